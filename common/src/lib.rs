@@ -1,0 +1,25 @@
+//! The vocabulary of GatheRing: its names, its rules, its storage and its messages.
+//!
+//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`retry`])
+//! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
+
+pub mod advance;
+pub mod batch;
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod duration;
+pub mod expression;
+pub mod failure;
+pub mod graph;
+pub mod job;
+pub mod node_run;
+pub mod ops;
+pub mod outbox;
+pub mod pipeline;
+pub mod problem;
+pub mod retry;
+pub mod run;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
