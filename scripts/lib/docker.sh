@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # PostgreSQL and RabbitMQ from compose.yaml, as a project of this folder ($dir) alone.
 
 docker_answers() {

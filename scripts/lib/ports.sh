@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154
 # Which ports the servers of a folder ($dir) listen on. They are remembered in
 # $dir/ports, so that addresses stay the same from one start to the next.
 #
@@ -38,8 +38,10 @@ choose_port() {
   [ "$port" != 0 ] || port=$2
   local asked=$port
   while port_taken "$port" || port_chosen "$name" "$port"; do port=$((port + 1)); done
-  [ "$port" = "$asked" ] || [ -n "${GATHERING_SERVICES_DIR:-}" ] ||
-    say "port $asked is taken by something else; using $port"
+  case $name in
+    EPMD_PORT | DIST_PORT) ;; # nobody but RabbitMQ itself uses these
+    *) [ "$port" = "$asked" ] || say "port $asked is taken by something else; using $port" ;;
+  esac
   printf -v "$name" %s "$port"
   save_ports
 }

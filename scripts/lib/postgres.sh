@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # A PostgreSQL from the installed programs, with its data in $dir/postgres.
 
 # The programs' folder: of the version that made the data, else the newest (15 to 18).

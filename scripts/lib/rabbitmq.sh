@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # A RabbitMQ from the installed programs, with its data in $dir/rabbitmq. It has an epmd
 # (Erlang's registry of node names) and a cookie of its own, so it neither meets nor
 # disturbs another RabbitMQ on the machine.
@@ -123,7 +123,7 @@ SETTINGS
 rabbitmq_await() {
   local tenths=1200
   until rabbitmq_answers; do
-    if ! rabbitmq_pid >/dev/null || [ $((tenths -= 1)) -le 0 ]; then
+    if ! kill -0 "$(cat "$dir/rabbitmq/pid")" 2>/dev/null || [ $((tenths -= 1)) -le 0 ]; then
       tail -n 15 "$dir/rabbitmq/output" "$dir/rabbitmq/log" >&2 || true
       die "RabbitMQ did not start; its log is $dir/rabbitmq/log"
     fi

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # PostgreSQL refuses to run as root, and RabbitMQ has no need to. Started by root, each
 # runs as the user that its package made, or as nobody; started by a plain user, as that
 # user.
@@ -13,7 +13,7 @@ server_prefix() {
   # A checkout below a private folder (/root/…) is closed to that user. This one
   # capability lets its server pass, and nothing else changes hands.
   if ! "${prefix[@]}" test -x "$dir"; then
-    prefix+=(--inh-caps +dac_override --ambient-caps +dac_override)
+    prefix+=(--securebits=+no_setuid_fixup --inh-caps +dac_override --ambient-caps +dac_override)
     "${prefix[@]}" test -x "$dir" 2>/dev/null ||
       die "the user $user, as whom root runs $server, cannot enter $dir." \
         "Set GATHERING_SERVICES_DIR to a folder that it can enter, such as /var/tmp/gathering"
@@ -43,14 +43,14 @@ server_folder() {
 # Whether process $1 is alive and was started in folder $2. Process ids are used again
 # after a crash of the machine, so a number in a file proves nothing.
 process_of() {
-  [ -n "$1" ] && [ -r "/proc/$1/environ" ] &&
-    tr '\0' '\n' <"/proc/$1/environ" 2>/dev/null | grep -qxF "GATHERING_SERVER=$2"
+  [ -n "$1" ] && { tr '\0' '\n' <"/proc/$1/environ"; } 2>/dev/null | grep -qxF "GATHERING_SERVER=$2"
 }
 
-# await_exit PID SECONDS: false when it is still there after that time.
+# await_exit PID SECONDS: false when it is still there after that time. It has ended when
+# all its threads have, though its parent may not have looked at it yet (Z).
 await_exit() {
   local tenths=$(($2 * 10))
-  while kill -0 "$1" 2>/dev/null; do
+  while grep -sq '^State:.[^ZX]' "/proc/$1"/task/*/status; do
     [ $((tenths--)) -gt 0 ] || return 1
     sleep 0.1
   done
