@@ -6,10 +6,12 @@ docker_answers() {
     docker compose version >/dev/null 2>&1
 }
 
+docker_project() { echo "gathering-services-$(printf %s "$dir" | cksum | cut -d' ' -f1)"; }
+
 docker_compose() {
   GATHERING_POSTGRES_PORT=$POSTGRES_PORT GATHERING_AMQP_PORT=$AMQP_PORT \
-    GATHERING_CONSOLE_PORT=$CONSOLE_PORT docker compose -f "$root/compose.yaml" \
-    -p "gathering-services-$(printf %s "$dir" | cksum | cut -d' ' -f1)" "$@"
+    GATHERING_CONSOLE_PORT=$CONSOLE_PORT \
+    docker compose -f "$root/compose.yaml" -p "$(docker_project)" "$@" 9>&-
 }
 
 docker_up() {
@@ -24,15 +26,21 @@ docker_up() {
     esac
   fi
   say "starting $1 with Docker"
-  docker_compose up -d --wait "$1" || die "$1 did not start; see 'docker compose logs $1'"
+  docker_compose up -d --no-deps --wait "$1" >&2 ||
+    die "$1 did not start; see 'docker compose -p $(docker_project) logs $1'"
 }
 
 docker_stop() {
+  docker_pid "$1" >/dev/null || return 0
   docker_compose unpause "$1" >/dev/null 2>&1 || true
-  docker_compose stop "$1"
+  docker_compose stop "$1" >&2
 }
 
-docker_remove() { docker_compose rm -fsv "$1"; }
+# A server's volume has its name.
+docker_remove() {
+  docker_compose rm -fs "$1" >&2
+  docker volume rm -f "$(docker_project)_$1" >/dev/null
+}
 
 docker_pid() {
   local id pid
@@ -41,9 +49,12 @@ docker_pid() {
 }
 
 docker_signal() {
+  docker_pid "$1" >/dev/null || return 1
   case $2 in
-    STOP) docker_compose pause "$1" ;;
-    CONT) docker_compose unpause "$1" ;;
-    *) docker_compose kill -s "$2" "$1" ;;
+    STOP) docker_compose pause "$1" >&2 ;;
+    CONT) docker_compose unpause "$1" >&2 ;;
+    *) docker_compose kill -s "$2" "$1" >&2 ;;
   esac
 }
+
+docker_rabbitmqctl() { docker_compose exec rabbitmq rabbitmqctl "$@"; }

@@ -14,7 +14,7 @@ rabbitmq_program() {
 }
 
 # It answers when it greets, and when the console knows the user.
-rabbitmq_answers() { [ "$AMQP_PORT" != 0 ] && amqp_greets && console_greets; }
+rabbitmq_answers() { amqp_greets && console_greets; }
 
 # The header of AMQP 0-9-1 is answered by a frame whose first byte is 1 (a method).
 amqp_greets() {
