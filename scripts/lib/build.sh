@@ -9,11 +9,11 @@ PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
 target=${CARGO_TARGET_DIR:-$root/target}
 "$root/scripts/prepare"
 
-# Brings servers up, and exports where they are.
+# use_services [SERVER]: brings them up, and exports where they are.
 use_services() {
   local lines
-  "$root/scripts/services" up
-  lines=$("$root/scripts/services" env)
+  "$root/scripts/services" up "$@"
+  lines=$("$root/scripts/services" env "$@")
   eval "$lines"
 }
 
