@@ -9,11 +9,14 @@ PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
 target=${CARGO_TARGET_DIR:-$root/target}
 "$root/scripts/prepare"
 
-# use_services [SERVER]: brings them up, and exports where they are.
-use_services() {
+# Brings servers up, and exports where they are.
+use_services() { use_server ''; }
+
+# use_server NAME: of one of them.
+use_server() {
   local lines
-  "$root/scripts/services" up "$@"
-  lines=$("$root/scripts/services" env "$@")
+  "$root/scripts/services" up "$1"
+  lines=$("$root/scripts/services" env "$1")
   eval "$lines"
 }
 
