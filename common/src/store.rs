@@ -4,16 +4,23 @@
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub mod audit;
 pub mod breakers;
 pub mod claim;
 pub mod definitions;
 pub mod follow;
+pub mod leader;
+pub mod leftover;
 pub mod outputs;
+pub mod probes;
+pub mod prune;
 pub mod reclaim;
 pub mod record;
+mod requeue;
 pub mod rerun;
 pub mod start;
 pub mod stop;
+pub mod timers;
 pub mod verdict;
 pub mod workers;
 pub mod write;
