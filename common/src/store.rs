@@ -83,3 +83,28 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
         .and_then(|refusal| refusal.code())
         .is_some_and(|code| code == "40P01" || code == "40001")
 }
+
+/// The session settings of a connection that holds an advisory lock: the server ends it when its process hangs, or is
+/// cut off, within 10 s or so.
+pub fn lock_session(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("idle_session_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("statement_timeout", "5s"),
+        ("tcp_keepalives_idle", "3"),
+        ("tcp_keepalives_interval", "1"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "6000"),
+    ])
+}
+
+/// The session settings of the hot paths: every statement there finds its rows by key, and each is planned once.
+pub fn keyed(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ])
+}
