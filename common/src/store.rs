@@ -8,18 +8,25 @@ pub mod breakers;
 pub mod claim;
 pub mod definitions;
 pub mod follow;
+pub mod mine;
 pub mod outputs;
 pub mod reclaim;
 pub mod record;
 pub mod rerun;
+pub mod session;
 pub mod start;
 pub mod stop;
 pub mod verdict;
 pub mod workers;
 pub mod write;
 
+pub use sqlx::postgres::PgConnectOptions as Options;
+pub use sqlx::{Error, PgConnection as Connection};
+
 /// The shared connections of a process.
 pub type Pool = sqlx::PgPool;
+/// A transaction on one of them; rolled back when it is dropped.
+pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -82,20 +89,6 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
         .as_database_error()
         .and_then(|refusal| refusal.code())
         .is_some_and(|code| code == "40P01" || code == "40001")
-}
-
-/// The session settings of a connection that holds an advisory lock: the server ends it when its process hangs, or is
-/// cut off, within 10 s or so.
-pub fn lock_session(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([
-        ("idle_session_timeout", "10s"),
-        ("idle_in_transaction_session_timeout", "5s"),
-        ("statement_timeout", "5s"),
-        ("tcp_keepalives_idle", "3"),
-        ("tcp_keepalives_interval", "1"),
-        ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "6000"),
-    ])
 }
 
 /// The session settings of the hot paths: every statement there finds its rows by key, and each is planned once.

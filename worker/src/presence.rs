@@ -4,16 +4,14 @@
 use std::time::Duration;
 
 use common::retry::Reconnect;
+use common::store::session::{Lost, Session};
 use common::store::{self, workers};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The session is dropped by the server after 10 s of silence: each ping is a sign of life.
+/// The server ends the session after 10 s of silence: each ping is a sign of life.
 const PING: Duration = Duration::from_secs(2);
-/// A server that does not answer for this long is taken for gone.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Whether the lock is held.
 #[derive(Debug, Clone)]
@@ -36,10 +34,10 @@ impl Presence {
 
 /// Keeps the lock until `gone`, taking it anew whenever the session is lost.
 pub(crate) fn keep(
-    options: PgConnectOptions,
+    options: store::Options,
     who: workers::Presence,
     gone: CancellationToken,
-) -> (Presence, tokio::task::JoinHandle<()>) {
+) -> (Presence, JoinHandle<()>) {
     let (held, receiver) = watch::channel(false);
     let task = tokio::spawn(async move {
         let mut reconnect = Reconnect::new();
@@ -63,49 +61,36 @@ pub(crate) fn keep(
 }
 
 async fn hold(
-    options: &PgConnectOptions,
+    options: &store::Options,
     who: &workers::Presence,
     held: &watch::Sender<bool>,
     gone: &CancellationToken,
-) -> anyhow::Result<()> {
-    let options = store::lock_session(options.clone());
-    let mut conn = tokio::time::timeout(PATIENCE, options.connect()).await??;
-    let lost = loop {
-        let taken = tokio::time::timeout(PATIENCE, workers::appear(&mut conn, who)).await;
-        match taken {
-            Ok(Ok(true)) => break None,
-            // The old session is about to be ended by the server.
-            Ok(Ok(false)) => tokio::time::sleep(Duration::from_millis(200)).await,
-            Ok(Err(error)) => break Some(anyhow::Error::from(error)),
-            Err(elapsed) => break Some(elapsed.into()),
+) -> Result<(), Lost> {
+    let mut session = Session::open(options).await?;
+    match stay(&mut session, who, held, gone).await {
+        Ok(()) => session.close().await,
+        Err(lost) => {
+            session.drop_hard().await;
+            Err(lost)
         }
-    };
-    if let Some(error) = lost {
-        drop_hard(conn).await;
-        return Err(error);
+    }
+}
+
+async fn stay(
+    session: &mut Session,
+    who: &workers::Presence,
+    held: &watch::Sender<bool>,
+    gone: &CancellationToken,
+) -> Result<(), Lost> {
+    // An old session of this process may hold the lock still: the server is about to end it.
+    while !workers::appear(session.conn(), who).await? {
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     held.send_replace(true);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(PING) => {}
-            () = gone.cancelled() => {
-                workers::leave(&mut conn, who.id).await?;
-                conn.close().await?;
-                return Ok(());
-            }
+            () = tokio::time::sleep(PING) => session.ping().await?,
+            () = gone.cancelled() => return Ok(workers::leave(session.conn(), who.id).await?),
         }
-        let pong = tokio::time::timeout(PATIENCE, conn.ping()).await;
-        let lost = match pong {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => anyhow::Error::from(error),
-            Err(elapsed) => elapsed.into(),
-        };
-        drop_hard(conn).await;
-        return Err(lost);
     }
-}
-
-/// Without a good-bye that could hang.
-async fn drop_hard(conn: PgConnection) {
-    let _ = tokio::time::timeout(Duration::from_millis(100), conn.close_hard()).await;
 }

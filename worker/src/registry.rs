@@ -108,11 +108,6 @@ impl Hold {
     pub(crate) fn done(mut self) {
         self.done = true;
     }
-
-    /// The delivery, to be handed to the dead queue.
-    pub(crate) fn take_delivery(&self) -> Option<Delivery> {
-        lock(&self.hand.delivery).take()
-    }
 }
 
 impl Drop for Hold {
@@ -199,6 +194,11 @@ impl Executing {
         let stop = Stop::default();
         nodes.insert(node, stop.clone());
         Some(Entry { executing: self.clone(), run, node, stop })
+    }
+
+    /// Whether a node run is executed.
+    pub(crate) fn contains(&self, run: Uuid, node: u32) -> bool {
+        lock(&self.runs).get(&run).is_some_and(|nodes| nodes.contains_key(&node))
     }
 
     /// The runs of which something is executed.
