@@ -33,6 +33,11 @@ use crate::retry::RetryPolicy;
 pub const MOST_NODES: usize = 20_000;
 /// The most edges that a pipeline may have.
 pub const MOST_EDGES: usize = 50_000;
+/// Whether a text can be the name of a lane.
+pub fn is_lane(text: &str) -> bool {
+    findings::is_name(text, read::LONGEST_LANE)
+}
+
 /// The lane of work that names none.
 pub const DEFAULT_LANE: &str = "default";
 /// The actions that run here.

@@ -101,3 +101,22 @@ pub fn keyed(options: PgConnectOptions) -> PgConnectOptions {
         ("jit", "off"),
     ])
 }
+
+/// Whether the database answers.
+pub async fn answers(pool: &Pool) -> Result<(), sqlx::Error> {
+    sqlx::query("select 1").execute(pool).await.map(|_| ())
+}
+
+/// Waits until the database is there and its schema is the one that this program knows, with back-off, and says what
+/// it waits for.
+pub async fn wait_until_migrated(pool: &Pool) {
+    let mut reconnect = crate::retry::Reconnect::new();
+    loop {
+        match is_migrated(pool).await {
+            Ok(true) => return,
+            Ok(false) => tracing::info!("waiting for the schema: run `gathering-api migrate`"),
+            Err(error) => tracing::info!(%error, "waiting for Postgres"),
+        }
+        tokio::time::sleep(reconnect.wait()).await;
+    }
+}
