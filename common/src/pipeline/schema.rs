@@ -16,16 +16,7 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, Pointed> {
         .offline()
         .with_pattern_options(PatternOptions::regex().size_limit(1 << 20))
         .build(schema)
-        .map_err(|error| {
-            let detail = match error.kind() {
-                ValidationErrorKind::Referencing(_) => format!(
-                    "{error}; only references within the schema (`#/$defs/…`) and to the drafts of JSON Schema \
-                     are followed"
-                ),
-                _ => sentence(&error),
-            };
-            Pointed::new(error.instance_path().as_str(), short(detail))
-        })
+        .map_err(|error| Pointed::new(error.instance_path().as_str(), short(sentence(&error))))
 }
 
 /// What is wrong, with pointers into what was checked. `schema` may describe its fields in words.
