@@ -10,10 +10,13 @@ target=${CARGO_TARGET_DIR:-$root/target}
 "$root/scripts/prepare"
 
 # Brings servers up, and exports where they are.
-use_services() {
+use_services() { use_server ''; }
+
+# use_server NAME: of one of them.
+use_server() {
   local lines
-  "$root/scripts/services" up
-  lines=$("$root/scripts/services" env)
+  "$root/scripts/services" up "$1"
+  lines=$("$root/scripts/services" env "$1")
   eval "$lines"
 }
 
