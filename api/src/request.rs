@@ -8,6 +8,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use common::telemetry::Traceparent;
 use futures::FutureExt;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -16,10 +17,6 @@ use crate::error::{ApiError, Kind, Raised};
 
 /// The header that names a request, taken from the client or made.
 const REQUEST_ID: &str = "x-request-id";
-
-/// W3C trace context: taken from the request, or begun by it. It goes along with what the request starts.
-#[derive(Debug, Clone)]
-pub(crate) struct Traceparent(pub(crate) String);
 
 /// Names the request, runs it in a span of that name, and turns whatever went wrong into a problem document.
 ///
@@ -31,7 +28,7 @@ pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
     let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
-    request.extensions_mut().insert(Traceparent(traceparent));
+    request.extensions_mut().insert(traceparent);
     let began = Instant::now();
     let mut response = AssertUnwindSafe(next.run(request))
         .catch_unwind()
@@ -109,24 +106,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// The client's trace context if it is one, else a new one.
-fn traceparent(headers: &HeaderMap) -> String {
-    let given = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    given.filter(|text| is_traceparent(text)).map_or_else(new_traceparent, str::to_owned)
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let some = |part: &str| part.bytes().any(|b| b != b'0');
-    let parts: Vec<&str> = text.split('-').collect();
-    matches!(parts.as_slice(), ["00", trace, span, flags]
-        if hex(trace, 32) && some(trace) && hex(span, 16) && some(span) && hex(flags, 2))
-}
-
-fn new_traceparent() -> String {
-    let (_, span) = Uuid::now_v7().as_u64_pair();
-    format!("00-{}-{span:016x}-01", Uuid::now_v7().simple())
+fn traceparent(headers: &HeaderMap) -> Traceparent {
+    let given = headers.get("traceparent").and_then(|value| value.to_str().ok()?.parse().ok());
+    given.unwrap_or_else(Traceparent::generate)
 }
 
 #[cfg(test)]
@@ -146,14 +128,5 @@ mod tests {
         assert!(!taken("ü".as_bytes()));
         assert!(!taken(b""));
         assert!(!taken(b"a\tb"));
-    }
-
-    #[test]
-    fn a_trace_context_is_taken_when_it_is_one() {
-        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        assert!(is_traceparent(&new_traceparent()));
-        assert!(!is_traceparent("00-00000000000000000000000000000000-00f067aa0ba902b7-01"));
-        assert!(!is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"));
-        assert!(!is_traceparent("ff-4BF92F3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
     }
 }

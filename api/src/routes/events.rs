@@ -79,15 +79,76 @@ struct Follower {
 
 /// The events of `changes`, then of all that follow.
 fn follow(follower: Follower, changes: Changes) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold((follower, Some(changes)), |(mut follower, changes)| async {
-        let changes = changes?;
-        let told = follower.tell(&changes);
-        let next = match changes.state.is_terminal() {
-            true => None,
-            false => follower.changed().await_later(),
+    let rounds = stream::unfold((follower, Some(changes)), async |(mut follower, next)| {
+        let changes = match next {
+            Some(changes) => changes,
+            None => follower.changed().await?,
         };
-        Some((stream::iter(told), (follower, next)))
-    })
-    .flatten()
-    .map(Ok)
+        let told = follower.tell(&changes);
+        Some((stream::iter(told), (follower, None)))
+    });
+    rounds.flatten().map(Ok)
+}
+
+impl Follower {
+    /// What is new since the last look; none once the run's end was told, or this process is to stop.
+    async fn changed(&self) -> Option<Changes> {
+        let mut pause = Duration::ZERO;
+        while !self.told.is_some_and(RunState::is_terminal) {
+            tokio::select! {
+                () = async { tokio::time::sleep(pause).await; self.waiter.woken().await } => {}
+                () = self.app.draining.cancelled() => return None,
+            }
+            let began = Instant::now();
+            match events::since(&self.app.pool, self.run, self.seen).await {
+                Ok(Some(changes)) if changes.seq > self.seen => return Some(changes),
+                Ok(Some(_)) => {}
+                // It was pruned.
+                Ok(None) => return None,
+                Err(error) => tracing::debug!(%error, run = %self.run, "could not look at a run"),
+            }
+            // A look reads all nodes of the run: a large run is looked at less often.
+            pause = began.elapsed() * 4;
+        }
+        None
+    }
+
+    /// The events of `changes`. An event's id says that all up to it has been told; so of several rows with one count,
+    /// only the last says that count.
+    fn tell(&mut self, changes: &Changes) -> Vec<Event> {
+        let nodes = &changes.nodes.0;
+        let mut told = Vec::with_capacity(nodes.len() + 1);
+        let is_new = self.told.replace(changes.state) != Some(changes.state);
+        let is_end = changes.state.is_terminal();
+        if is_new && !is_end {
+            let id = nodes.first().map_or(changes.seq, |node| node.seq - 1);
+            told.push(self.run_event(changes, id));
+        }
+        for (at, node) in nodes.iter().enumerate() {
+            let is_last = nodes.get(at + 1).is_none_or(|next| next.seq > node.seq);
+            let data = json!({
+                "run": self.run, "node": node.node, "state": node.state.name(), "attempt": node.attempt,
+                "at": node.at.as_ref().map(clock::text), "error": node.error,
+            });
+            let id = if is_last { node.seq } else { node.seq - 1 };
+            told.push(event(&format!("node.{}", node.state.name()), id, &data));
+        }
+        if is_new && is_end {
+            told.push(self.run_event(changes, changes.seq));
+        }
+        self.seen = changes.seq;
+        told
+    }
+
+    fn run_event(&self, changes: &Changes, id: i64) -> Event {
+        let data = json!({
+            "run": self.run, "node": null, "state": changes.state.name(), "attempt": null,
+            "at": clock::text(&changes.at), "error": changes.error,
+        });
+        event(&format!("run.{}", changes.state.name()), id, &data)
+    }
+}
+
+fn event(name: &str, id: i64, data: &Value) -> Event {
+    Event::default().event(name).id(id.to_string()).data(data.to_string())
 }

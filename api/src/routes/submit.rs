@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::{Extension, http};
 use common::store::runs;
+use common::telemetry::Traceparent;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -13,7 +14,6 @@ use crate::auth::Caller;
 use crate::error::{ApiError, Kind, Problem};
 use crate::extract::{JsonBody, Name, RunId};
 use crate::fields::Fields;
-use crate::request::Traceparent;
 use crate::submission::{Submission, Wanted};
 use crate::view::AcceptedRun;
 
@@ -32,8 +32,9 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Origin {
     async fn from_request_parts(parts: &mut http::request::Parts, state: &S) -> Result<Self, ApiError> {
         let Caller { sub: caller, .. } = Caller::from_request_parts(parts, state).await?;
         let trace = Extension::<Traceparent>::from_request_parts(parts, state).await;
-        let Extension(Traceparent(traceparent)) =
+        let Extension(traceparent) =
             trace.map_err(|_| ApiError::internal("a request without a trace context"))?;
+        let traceparent = traceparent.to_string();
         let path = Uri::path(&parts.uri).to_owned();
         Ok(Self { caller, traceparent, path, key: idempotency_key(&parts.headers)? })
     }
