@@ -6,6 +6,8 @@
 mod action;
 mod check;
 mod config;
+mod delay;
+mod findings;
 mod input;
 mod read;
 mod schema;
@@ -20,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::action::check_action;
-pub use self::check::{Checked, Refused, check};
+pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph};
+pub use self::delay::Delay;
 pub use self::input::InputSchema;
 pub use self::yaml::from_yaml;
 use crate::duration;

@@ -3,7 +3,6 @@
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-pub use sqlx::{Error, PgConnection as Connection};
 
 pub mod accept;
 pub mod breakers;
@@ -13,6 +12,7 @@ pub mod events;
 pub mod fleet;
 pub mod follow;
 pub mod idempotency;
+pub mod mine;
 pub mod nodes;
 pub mod outputs;
 pub mod pipelines;
@@ -20,14 +20,20 @@ pub mod reclaim;
 pub mod record;
 pub mod rerun;
 pub mod runs;
+pub mod session;
 pub mod start;
 pub mod stop;
 pub mod verdict;
 pub mod workers;
 pub mod write;
 
+pub use sqlx::postgres::PgConnectOptions as Options;
+pub use sqlx::{Error, PgConnection as Connection};
+
 /// The shared connections of a process.
 pub type Pool = sqlx::PgPool;
+/// A transaction on one of them; rolled back when it is dropped.
+pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -90,4 +96,15 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
         .as_database_error()
         .and_then(|refusal| refusal.code())
         .is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+/// The session settings of the hot paths: every statement there finds its rows by key, and each is planned once.
+pub fn keyed(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ])
 }
