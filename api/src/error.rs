@@ -177,11 +177,6 @@ impl ApiError {
         Self::invalid(errors.into_iter().map(Fault::from).collect())
     }
 
-    pub(crate) fn parameter(name: &str, detail: impl Into<String>) -> Self {
-        let (parameter, detail) = (Some(name.to_owned()), detail.into());
-        Self::invalid(vec![Fault { pointer: None, parameter, detail }])
-    }
-
     pub(crate) fn unavailable(detail: &str) -> Self {
         Self::new(Kind::Unavailable, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))

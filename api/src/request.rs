@@ -35,7 +35,8 @@ pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
         .instrument(span.clone())
         .await
         .unwrap_or_else(|panic| ApiError::internal(what_panicked(&*panic)).into_response());
-    span.in_scope(|| {
+    {
+        let _entered = span.enter();
         let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
         let status = response.status();
         tracing::debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "answered");
@@ -43,7 +44,7 @@ pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
         if status.is_client_error() || status.is_server_error() {
             response = problem(response, &id);
         }
-    });
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

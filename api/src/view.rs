@@ -7,10 +7,21 @@ use common::node_run::NodeState;
 use common::run::{RunKind, RunState};
 use common::store::pipelines::Outlined;
 use common::store::runs::{self, NodeRun, Run};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+/// An instant as the api writes it.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
+pub(crate) struct Stamp(pub(crate) Instant);
+
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        clock::serialize(&self.0, serializer)
+    }
+}
 
 /// A run, whole.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,12 +45,9 @@ pub(crate) struct RunView {
     trigger: Value,
     tags: Vec<String>,
     rerun_of: Option<Uuid>,
-    #[serde(serialize_with = "clock::serialize")]
-    created_at: Instant,
-    #[serde(serialize_with = "clock::serialize_option")]
-    started_at: Option<Instant>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    finished_at: Option<Instant>,
+    created_at: Stamp,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
     /// In the definition's order.
     nodes: Vec<NodeView>,
 }
@@ -59,10 +67,8 @@ pub(crate) struct NodeView {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     output_omitted: bool,
     error: Option<Value>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    started_at: Option<Instant>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    finished_at: Option<Instant>,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
 }
 
 impl NodeView {
@@ -89,8 +95,8 @@ impl NodeView {
             output: run.output,
             output_omitted: run.output_omitted,
             error: run.error,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            started_at: run.started_at.map(Stamp),
+            finished_at: run.finished_at.map(Stamp),
         }
     }
 }
@@ -121,9 +127,9 @@ impl RunView {
             trigger: run.trigger,
             tags: run.tags,
             rerun_of: run.rerun_of,
-            created_at: run.created_at,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            created_at: Stamp(run.created_at),
+            started_at: run.started_at.map(Stamp),
+            finished_at: run.finished_at.map(Stamp),
             nodes,
         }
     }
@@ -143,12 +149,9 @@ pub(crate) struct RunSummary {
     trigger: Value,
     tags: Vec<String>,
     rerun_of: Option<Uuid>,
-    #[serde(serialize_with = "clock::serialize")]
-    created_at: Instant,
-    #[serde(serialize_with = "clock::serialize_option")]
-    started_at: Option<Instant>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    finished_at: Option<Instant>,
+    created_at: Stamp,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
 }
 
 impl From<runs::Summary> for RunSummary {
@@ -163,9 +166,9 @@ impl From<runs::Summary> for RunSummary {
             trigger: run.trigger,
             tags: run.tags,
             rerun_of: run.rerun_of,
-            created_at: run.created_at,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            created_at: Stamp(run.created_at),
+            started_at: run.started_at.map(Stamp),
+            finished_at: run.finished_at.map(Stamp),
         }
     }
 }

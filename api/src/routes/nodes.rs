@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use common::clock::{self, Instant};
 use common::node_run::NodeState;
 use common::store::{nodes, runs};
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::app::App;
 use crate::error::{ApiError, Kind, Problem};
 use crate::extract::NodeOfRun;
 use crate::page::Parameters;
-use crate::view::unwritten;
+use crate::view::{Stamp, unwritten};
 
 /// A node run, whole.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,12 +28,9 @@ pub(super) struct NodeDetail {
     attempt: i32,
     output: Option<Value>,
     error: Option<Value>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    queued_at: Option<Instant>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    started_at: Option<Instant>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    finished_at: Option<Instant>,
+    queued_at: Option<Stamp>,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
     /// First to last; the last is the one that completed it, is under way, or failed for good.
     attempts: Vec<AttemptView>,
 }
@@ -49,10 +45,8 @@ pub(super) struct AttemptView {
     error: Option<Value>,
     /// Whether it counted against `max_attempts`.
     spent: bool,
-    #[serde(serialize_with = "clock::serialize_option")]
-    started_at: Option<Instant>,
-    #[serde(serialize_with = "clock::serialize_option")]
-    finished_at: Option<Instant>,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
 }
 
 /// Read a node of a run
@@ -95,9 +89,9 @@ pub(super) async fn read(
         detail.attempt = found.attempt;
         detail.output = found.output;
         detail.error = found.error;
-        detail.queued_at = found.queued_at;
-        detail.started_at = found.started_at;
-        detail.finished_at = found.finished_at;
+        detail.queued_at = found.queued_at.map(Stamp);
+        detail.started_at = found.started_at.map(Stamp);
+        detail.finished_at = found.finished_at.map(Stamp);
     }
     Ok(Json(detail))
 }
@@ -109,8 +103,8 @@ impl AttemptView {
             state: NodeState::Failed,
             error: Some(attempt.error),
             spent: attempt.spent,
-            started_at: attempt.started_at,
-            finished_at: Some(attempt.finished_at),
+            started_at: attempt.started_at.map(Stamp),
+            finished_at: Some(Stamp(attempt.finished_at)),
         }
     }
 
@@ -124,8 +118,8 @@ impl AttemptView {
             state: run.state,
             error: run.error.clone(),
             spent: false,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
+            started_at: run.started_at.map(Stamp),
+            finished_at: run.finished_at.map(Stamp),
         })
     }
 }

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
@@ -68,7 +67,7 @@ pub(super) async fn document() -> Response {
 }
 
 /// What is right or wrong, and where.
-#[derive(ToSchema, Serialize)]
+#[derive(ToSchema)]
 #[expect(dead_code, reason = "it only describes what other types write")]
 pub(super) struct Warning {
     /// A JSON pointer into the body.

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use common::clock::{self, Instant};
 use common::pipeline::{Checked, DEFAULT_LANE};
 use common::problem::Pointed;
 use common::store::pipelines::{self, NewVersion, Pipeline};
@@ -19,6 +18,7 @@ use crate::auth::Caller;
 use crate::error::{ApiError, Kind, Problem};
 use crate::extract::{DefinitionBody, Name};
 use crate::page::{Page, Parameters};
+use crate::view::Stamp;
 
 /// A pipeline; in a list, without its definition.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,10 +32,8 @@ pub(super) struct PipelineView {
     /// Whether submitting is refused.
     paused: bool,
     owner: String,
-    #[serde(serialize_with = "clock::serialize")]
-    created_at: Instant,
-    #[serde(serialize_with = "clock::serialize")]
-    updated_at: Instant,
+    created_at: Stamp,
+    updated_at: Stamp,
     /// As it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     definition: Option<Value>,
@@ -54,8 +52,8 @@ impl PipelineView {
             latest_version: pipeline.version,
             paused: pipeline.paused,
             owner: pipeline.owner,
-            created_at: pipeline.created_at,
-            updated_at: pipeline.updated_at,
+            created_at: Stamp(pipeline.created_at),
+            updated_at: Stamp(pipeline.updated_at),
             definition: None,
             warnings: None,
         }

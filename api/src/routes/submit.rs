@@ -6,7 +6,6 @@ use axum::{Extension, http};
 use common::store::runs;
 use common::telemetry::Traceparent;
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::accept::{Asked, Key, Reply};
 use crate::app::App;

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use common::clock::{self, Instant};
 use common::store::fleet;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,6 +10,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::page::Parameters;
+use crate::view::Stamp;
 
 /// A worker.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,8 +22,7 @@ pub(super) struct WorkerView {
     slots: i32,
     /// Whether its session holds its lock: if not, it is dead, or cut off from the database.
     alive: bool,
-    #[serde(serialize_with = "clock::serialize")]
-    started_at: Instant,
+    started_at: Stamp,
 }
 
 /// All workers.
@@ -46,7 +45,7 @@ pub(super) async fn list(
         lanes: worker.lanes,
         slots: worker.slots,
         alive: worker.alive,
-        started_at: worker.started_at,
+        started_at: Stamp(worker.started_at),
     };
     Ok(Json(Workers { items: workers.into_iter().map(view).collect() }))
 }
