@@ -4,15 +4,22 @@
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub mod accept;
 pub mod breakers;
 pub mod claim;
 pub mod definitions;
+pub mod events;
+pub mod fleet;
 pub mod follow;
+pub mod idempotency;
 pub mod mine;
+pub mod nodes;
 pub mod outputs;
+pub mod pipelines;
 pub mod reclaim;
 pub mod record;
 pub mod rerun;
+pub mod runs;
 pub mod session;
 pub mod start;
 pub mod stop;
