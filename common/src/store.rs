@@ -18,7 +18,6 @@ pub mod leftover;
 pub mod mine;
 pub mod nodes;
 pub mod outputs;
-pub mod outputs;
 pub mod pipelines;
 pub mod probes;
 pub mod prune;

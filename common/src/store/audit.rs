@@ -150,8 +150,7 @@ pub async fn resend_starts(
     conn: &mut PgConnection,
     lost: &[(Uuid, Instant)],
 ) -> Result<Vec<Row>, sqlx::Error> {
-    let mut runs =
-        requeue::lock_runs(conn, lost.iter().map(|(run, _)| *run).collect()).await?;
+    let mut runs = requeue::lock_runs(conn, lost.iter().map(|(run, _)| *run).collect()).await?;
     let (ids, instants): (Vec<Uuid>, Vec<Instant>) = lost.iter().copied().unzip();
     let still = sqlx::query_scalar!(
         "select r.id from runs r join unnest($1::uuid[], $2::timestamptz[]) as l (id, queued_at)
@@ -227,11 +226,7 @@ pub async fn set_timer(conn: &mut PgConnection, timer: &Timer) -> Result<bool, s
 }
 
 /// Fails a run that nothing moves on, as long as it has not changed since it counted `seq`.
-pub async fn fail_stuck(
-    conn: &mut PgConnection,
-    run: Uuid,
-    seq: i64,
-) -> Result<bool, sqlx::Error> {
+pub async fn fail_stuck(conn: &mut PgConnection, run: Uuid, seq: i64) -> Result<bool, sqlx::Error> {
     let locked = requeue::lock_runs(conn, vec![run]).await?;
     let is_as_seen =
         locked.get(&run).is_some_and(|run| run.state == RunState::Running && run.seq == seq);

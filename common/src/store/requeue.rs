@@ -107,11 +107,8 @@ pub(super) async fn queue_nodes(
         run.seq += 1;
         seqs.push(run.seq);
         changed.insert(run.id, run.seq);
-        let task = Task::NodeExecute {
-            run: node.run,
-            node: node.node.clone(),
-            attempt: node.attempt + 1,
-        };
+        let task =
+            Task::NodeExecute { run: node.run, node: node.node.clone(), attempt: node.attempt + 1 };
         rows.push(run.row(&node.lane, task, reason(node.state)));
     }
     ToQueue::write(conn, nodes, &seqs).await?;
