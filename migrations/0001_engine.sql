@@ -200,6 +200,8 @@ create table probes (
     id uuid primary key,
     lane text not null,
     sent_at timestamptz not null default clock_timestamp(),
+    -- When it has arrived, what was queued in its lane until then, and still is, has lost its message.
+    proves_until timestamptz not null,
     arrived_at timestamptz
 );
 
