@@ -92,7 +92,6 @@ impl Run {
     }
 
     /// Fails the test unless the run ended in this state.
-    #[must_use]
     pub fn expect(self, state: &str) -> Self {
         assert_eq!(self.state, state, "{self:#?}");
         self
