@@ -8,6 +8,7 @@ pub mod batch;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod duration;
 pub mod expression;
 pub mod failure;

@@ -1,1 +1,136 @@
-//! (to be written)
+//! Rows that become messages: committed with the change that they announce, deleted once the broker has confirmed.
+
+use std::time::Instant;
+
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::broker::{BrokerConfig, Hint, Outgoing, Publisher};
+use crate::job::Job;
+use crate::store::{self, Pool};
+
+/// A row of `outbox`.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its id, and the job's.
+    pub id: Uuid,
+    /// The lane that the job goes to.
+    pub lane: String,
+    /// The message's body.
+    pub job: Job,
+}
+
+impl Row {
+    /// A row for `job`, which carries the row's id.
+    pub fn new(lane: impl Into<String>, job: Job) -> Self {
+        Self { id: job.id, lane: lane.into(), job }
+    }
+}
+
+/// Writes rows, as part of the caller's transaction.
+pub async fn insert(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let columns = Columns::of(rows);
+    sqlx::query!(
+        "insert into outbox (id, lane, job) select * from unnest($1::uuid[], $2::text[], $3::jsonb[])",
+        &columns.ids,
+        &columns.lanes,
+        &columns.jobs
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Rows as columns, for `unnest`.
+#[derive(Debug, Default)]
+pub struct Columns {
+    /// `outbox.id`
+    pub ids: Vec<Uuid>,
+    /// `outbox.lane`
+    pub lanes: Vec<String>,
+    /// `outbox.job`
+    pub jobs: Vec<serde_json::Value>,
+}
+
+impl Columns {
+    /// Turns rows into columns.
+    pub fn of(rows: &[Row]) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            columns.ids.push(row.id);
+            columns.lanes.push(row.lane.clone());
+            columns.jobs.push(serde_json::to_value(&row.job).expect("a job is plain JSON"));
+        }
+        columns
+    }
+}
+
+/// Publishes rows once they are committed, and deletes them once they are confirmed.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    publisher: Publisher,
+}
+
+/// How many confirmed rows are deleted at a time.
+const DELETED_AT_ONCE: usize = 2_000;
+
+impl Outbox {
+    /// Starts the publisher, and the deletion of what it confirms.
+    pub fn start(pool: Pool, broker: BrokerConfig, shutdown: CancellationToken) -> Self {
+        let (confirmed, arrivals) = mpsc::unbounded_channel();
+        let (publisher, _) = Publisher::start(broker, confirmed, shutdown);
+        tokio::spawn(delete_confirmed(pool, arrivals));
+        Self { publisher }
+    }
+
+    /// Offers rows that have just been committed to the broker. Never blocks: what does not fit is the leader's.
+    pub fn publish(&self, rows: Vec<Row>) {
+        let committed_at = Instant::now();
+        for row in rows {
+            let outgoing = Outgoing { lane: row.lane, job: row.job, committed_at };
+            if !self.publisher.offer(outgoing) {
+                metrics::counter!("gathering_outbox_left_total").increment(1);
+            }
+        }
+    }
+
+    /// Tells whoever listens that runs changed. Lost without harm.
+    pub fn hint(&self, hint: Hint) {
+        if !hint.runs.is_empty() {
+            self.publisher.hint(hint);
+        }
+    }
+
+    /// The publisher itself.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+}
+
+/// Deletes confirmed rows, gathering while busy. What cannot be deleted is published again by the leader: a
+/// duplicate, which every claim withstands.
+async fn delete_confirmed(pool: Pool, mut confirmed: mpsc::UnboundedReceiver<Vec<Uuid>>) {
+    let mut gathered = Vec::new();
+    while confirmed.recv_many(&mut gathered, DELETED_AT_ONCE).await > 0 {
+        let ids: Vec<Uuid> = gathered.drain(..).flatten().collect();
+        if let Err(error) = delete(&pool, &ids).await {
+            tracing::debug!(%error, rows = ids.len(), "confirmed outbox rows stay for the leader");
+            if store::is_outage(&error) {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// Not waiting for the disk: a deletion that a crash undoes is a duplicate.
+async fn delete(pool: &Pool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    sqlx::query!("set local synchronous_commit = off").execute(&mut *tx).await?;
+    sqlx::query!("delete from outbox where id = any($1)", ids).execute(&mut *tx).await?;
+    tx.commit().await
+}

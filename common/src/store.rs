@@ -1,1 +1,85 @@
-//! (to be written)
+//! All SQL: free functions named by intent, which take the caller's connection, so that the caller owns the
+//! transaction. One file a table or a step of a run's life.
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub mod breakers;
+pub mod claim;
+pub mod definitions;
+pub mod follow;
+pub mod outputs;
+pub mod reclaim;
+pub mod record;
+pub mod rerun;
+pub mod start;
+pub mod stop;
+pub mod verdict;
+pub mod workers;
+pub mod write;
+
+/// The shared connections of a process.
+pub type Pool = sqlx::PgPool;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// A pool that connects when it is first asked, so that an absent server is no error yet.
+pub fn connect(options: PgConnectOptions, max_connections: u32) -> Pool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(std::time::Duration::from_secs(5))
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
+}
+
+/// Applies the migrations that are missing; two at a time wait for each other.
+pub async fn migrate(pool: &Pool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATIONS.run(pool).await
+}
+
+/// Whether every migration that this program knows has been applied.
+pub async fn is_migrated(pool: &Pool) -> Result<bool, sqlx::Error> {
+    let wanted = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(pool)
+        .await?;
+    if !known {
+        return Ok(false);
+    }
+    let newest: Option<i64> =
+        sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
+            .fetch_one(pool)
+            .await?;
+    Ok(newest.is_some_and(|newest| newest >= wanted))
+}
+
+/// Whether the database is away, or refuses everybody, so that trying again later can help. The commit that met it
+/// may or may not have happened.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
+            // Connection exceptions, insufficient resources, operator intervention (57014 is a cancelled statement),
+            // system errors, a read-only server (a standby).
+            code.starts_with("08")
+                || code.starts_with("53")
+                || code.starts_with("57")
+                || code.starts_with("58")
+                || code == "25006"
+        }),
+        _ => false,
+    }
+}
+
+/// Whether two transactions met in a way that the next try resolves: a deadlock, or a serialisation failure.
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|refusal| refusal.code())
+        .is_some_and(|code| code == "40P01" || code == "40001")
+}

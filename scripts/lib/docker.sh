@@ -36,10 +36,11 @@ docker_stop() {
   docker_compose stop "$1" >&2
 }
 
-# A server's volume has its name.
+# A server's volume has its name; the network goes with the last server.
 docker_remove() {
   docker_compose rm -fs "$1" >&2
   docker volume rm -f "$(docker_project)_$1" >/dev/null
+  [ -n "$(docker_compose ps -aq)" ] || docker_compose down >&2
 }
 
 docker_pid() {

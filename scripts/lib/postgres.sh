@@ -47,7 +47,7 @@ postgres_up() {
   local prefix
   server_prefix postgres
   [ -d "$data" ] || postgres_create "$data"
-  postgres_settings | "${prefix[@]}" tee "$data/postgresql.conf" >/dev/null
+  postgres_settings | "${prefix[@]}" tee "$data/gathering.conf" >/dev/null
   # Left by a killed machine; its number may be another process's by now.
   rm -f "$data/postmaster.pid"
   say "starting PostgreSQL on port $POSTGRES_PORT"
@@ -68,7 +68,8 @@ postgres_create() {
     cd / &&
       "${prefix[@]}" "$bin/initdb" -D "$new" -U postgres -A trust -E UTF8 --locale="$(postgres_locale)" &&
       echo 'host all all 127.0.0.1/32 scram-sha-256' | "${prefix[@]}" tee "$new/pg_hba.conf" >/dev/null &&
-      postgres_settings | "${prefix[@]}" tee "$new/postgresql.conf" >/dev/null &&
+      echo "include = 'gathering.conf'" | "${prefix[@]}" tee -a "$new/postgresql.conf" >/dev/null &&
+      postgres_settings | "${prefix[@]}" tee "$new/gathering.conf" >/dev/null &&
       "${prefix[@]}" "$bin/postgres" --single -D "$new" postgres <<'SQL'
 create role gathering login createdb password 'gathering'
 grant pg_monitor, pg_signal_backend to gathering

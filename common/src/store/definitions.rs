@@ -1,0 +1,87 @@
+//! Compiled definitions, kept: a version never changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::context::{RunContext, RunRow};
+use crate::graph::Graph;
+use crate::pipeline::{self, Node};
+
+/// How many definitions a process keeps compiled. Past that it forgets them all, and compiles anew what it meets.
+const KEPT: usize = 1_000;
+
+/// The definitions that this process has met.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    compiled: RwLock<HashMap<(Uuid, i32), Arc<Graph>>>,
+}
+
+impl Definitions {
+    /// The compiled definition of `version`, read when it is not known yet. The inner error says why a stored
+    /// definition cannot run any more.
+    pub async fn graph(
+        &self,
+        conn: &mut PgConnection,
+        pipeline_id: Uuid,
+        version: i32,
+    ) -> Result<Result<Arc<Graph>, String>, sqlx::Error> {
+        let key = (pipeline_id, version);
+        let known = self.compiled.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(graph) = known {
+            return Ok(Ok(graph));
+        }
+        let stored = sqlx::query_scalar!(
+            "select definition from pipeline_versions where pipeline_id = $1 and version = $2",
+            pipeline_id,
+            version
+        )
+        .fetch_optional(conn)
+        .await?;
+        let Some(stored) = stored else {
+            return Ok(Err(format!("version {version} of the pipeline is not stored any more")));
+        };
+        let compiled = tokio::task::block_in_place(|| compile(&stored)).map(Arc::new);
+        if let Ok(graph) = &compiled {
+            let mut kept = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= KEPT {
+                kept.clear();
+            }
+            kept.insert(key, graph.clone());
+        }
+        Ok(compiled)
+    }
+
+    /// The context of a run.
+    pub async fn context(
+        &self,
+        conn: &mut PgConnection,
+        row: RunRow,
+    ) -> Result<Result<Arc<RunContext>, String>, sqlx::Error> {
+        let graph = match (&row.action, row.pipeline_id, row.version) {
+            (Some(action), _, _) => single(action).map(Arc::new),
+            (None, Some(id), Some(version)) => self.graph(conn, id, version).await?,
+            _ => Err("the run has neither a pipeline nor an action".to_owned()),
+        };
+        Ok(graph.map(|graph| Arc::new(RunContext::new(row, graph))))
+    }
+}
+
+fn compile(stored: &Value) -> Result<Graph, String> {
+    let checked = pipeline::read(stored).map_err(|errors| unreadable(&errors))?;
+    Graph::compile(checked).map_err(|errors| unreadable(&errors))
+}
+
+fn single(action: &Value) -> Result<Graph, String> {
+    serde_json::from_value::<Node>(action.clone())
+        .map(Graph::single)
+        .map_err(|error| format!("the stored action cannot be read: {error}"))
+}
+
+fn unreadable(errors: &[crate::problem::Pointed]) -> String {
+    let first = errors.first().map(|error| format!("{} at {:?}", error.detail, error.pointer));
+    format!("the stored definition cannot run here: {}", first.unwrap_or_default())
+}
