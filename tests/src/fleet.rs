@@ -287,6 +287,11 @@ impl TestFleet {
         &mut members.nth(index).expect("the fleet has such a process").process
     }
 
+    /// The processes that were not stopped.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.members.iter().filter(|member| !member.dismissed).map(|member| &member.process)
+    }
+
     /// Kills a process for good (SIGKILL).
     pub fn kill(&mut self, role: Role, index: usize) {
         self.process(role, index).kill();

@@ -85,12 +85,20 @@ impl Process {
         eventually(timeout, &what, async || self.ended().ok_or("it runs")).await
     }
 
-    /// Its resident memory in KiB.
-    pub fn memory_kib(&self) -> u64 {
+    /// Its resident memory in KiB: now, and at its peak.
+    pub fn memory_kib(&self) -> (u64, u64) {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        (field("VmRSS"), field("VmHWM"))
+    }
+
+    /// The time that it has spent on a processor.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(&self.pid().to_string())
     }
 
     fn signal(&self, signal: Signal) {
@@ -131,4 +139,14 @@ pub fn command(program: &Path) -> Command {
     }
     command.env("RUST_BACKTRACE", "1");
     command
+}
+
+/// The time that a process, `self` for this one, has spent on a processor.
+pub fn cpu_of(pid: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The program's name, in brackets, may hold spaces. User and system time follow, in hundredths of a second.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let times =
+        fields.split_whitespace().skip(11).take(2).filter_map(|time| time.parse::<u64>().ok());
+    Duration::from_millis(times.sum::<u64>() * 10)
 }
