@@ -1,1 +1,35 @@
-//! (to be written)
+//! When the process is asked to end.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The exit code after a second signal: as a shell reports an interrupt.
+const IMPATIENT: i32 = 130;
+
+/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
+///
+/// # Errors
+/// When the system does not let the process listen to signals.
+pub fn on_signal() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::spawn(async move {
+        let name = next(&mut terminate, &mut interrupt).await;
+        info!(signal = name, "stopping; a second signal ends the process at once");
+        stop.cancel();
+        let name = next(&mut terminate, &mut interrupt).await;
+        warn!(signal = name, "ending at once");
+        std::process::exit(IMPATIENT);
+    });
+    Ok(token)
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}

@@ -1,0 +1,392 @@
+//! The publisher's work over one connection: a window of unconfirmed messages, their confirms and returns.
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{FutureExt, Stream};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, Event};
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::connection::Link;
+use super::hint::{self, Hint};
+use super::publisher::{Actor, Outgoing};
+use super::topology::Undeclared;
+use super::{Status, message};
+
+/// A message for the dead queue, and whom to tell when it is there.
+#[derive(Debug)]
+pub(super) struct Burial {
+    pub(super) body: Vec<u8>,
+    pub(super) properties: BasicProperties,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// Why a session ended.
+#[derive(Debug, Error)]
+pub(super) enum Ended {
+    #[error(transparent)]
+    Broker(#[from] lapin::Error),
+    #[error("the topology is not as it should be: {0}")]
+    Undeclared(#[from] Undeclared),
+    #[error("{0}")]
+    Gone(String),
+    #[error("a message was not confirmed within {} s", Session::PATIENCE.as_secs())]
+    Unconfirmed,
+}
+
+/// A message whose confirm is awaited.
+struct Pending {
+    sent_at: Instant,
+    what: What,
+}
+
+enum What {
+    Row(Outgoing),
+    Burial(oneshot::Sender<()>),
+}
+
+/// A message's number, and what the broker says of it.
+type Done = (u64, lapin::Result<Confirmation>);
+
+/// One connection's lifetime.
+pub(super) struct Session {
+    link: Link,
+    /// Jobs and burials, confirmed.
+    jobs: Arc<Channel>,
+    /// Hints, unconfirmed.
+    hints: Arc<Channel>,
+    events: Pin<Box<dyn Stream<Item = Event> + Send>>,
+    blocked: bool,
+    app: ShortString,
+    work: ShortString,
+    dead: ShortString,
+    events_exchange: ShortString,
+    confirms: FuturesUnordered<BoxFuture<'static, Done>>,
+    pending: HashMap<u64, Pending>,
+    hints_under_way: FuturesUnordered<BoxFuture<'static, ()>>,
+    next: u64,
+    /// The lanes whose queues are known to be there.
+    declared: HashSet<String>,
+    /// The lanes whose queues cannot be declared, and since when.
+    refused: HashMap<String, Instant>,
+    /// The rows whose messages came back, until their confirms come too.
+    returned: HashSet<Uuid>,
+}
+
+impl Session {
+    const WINDOW: usize = 1000;
+    const HINTS: usize = 64;
+    /// A connection on which a confirm takes longer is dropped, frames and all, before the row is sent again.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Connects, declares the exchanges, and waits until the broker takes messages.
+    pub(super) async fn open(actor: &mut Actor) -> Result<Self, Ended> {
+        let link = Link::open(&actor.config, Actor::ROLE).await?;
+        let events = link.events();
+        actor.topology.declare(&link, &[]).await?;
+        let jobs = link.channel().await?;
+        jobs.confirm_select(ConfirmSelectOptions::default()).await?;
+        let mut session = Self {
+            hints: Arc::new(link.channel().await?),
+            jobs: Arc::new(jobs),
+            link,
+            events,
+            blocked: false,
+            app: actor.config.name.as_str().into(),
+            work: actor.topology.work_exchange().into(),
+            dead: actor.topology.dead().into(),
+            events_exchange: actor.topology.events_exchange().into(),
+            confirms: FuturesUnordered::new(),
+            pending: HashMap::new(),
+            hints_under_way: FuturesUnordered::new(),
+            next: 0,
+            declared: HashSet::new(),
+            refused: HashMap::new(),
+            returned: HashSet::new(),
+        };
+        session.try_out(actor).await?;
+        Ok(session)
+    }
+
+    /// A broker under an alarm says so only once something was published, and what was written by then goes out when
+    /// the alarm is over, however late that is. So the first message is one that nobody gets.
+    async fn try_out(&mut self, actor: &Actor) -> Result<(), Ended> {
+        let (jobs, exchange) = (self.jobs.clone(), self.events_exchange.clone());
+        let attempt = async move {
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            jobs.basic_publish(exchange, "ping".into(), options, b"", properties).await?.await
+        };
+        tokio::pin!(attempt);
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        let started = Instant::now();
+        loop {
+            tokio::select! {
+                outcome = &mut attempt => { outcome?; return Ok(()); }
+                Some(event) = self.events.next() => self.notice(event, actor)?,
+                _ = tick.tick() => {
+                    self.check()?;
+                    if !self.blocked && started.elapsed() > Self::PATIENCE {
+                        return Err(Ended::Unconfirmed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes until the connection is gone (the error says why), or the process stops.
+    pub(super) async fn serve(mut self, actor: &mut Actor) -> Result<(), Ended> {
+        let served = self.turn(actor).await;
+        if served.is_ok() {
+            self.link.close().await;
+        } else {
+            self.link.cut();
+        }
+        // Confirms that had come in before the end still count.
+        if let Some(Some(done)) = self.confirms.next().now_or_never() {
+            let done = self.all_done(done);
+            let _ = self.settle(done, actor);
+        }
+        let rest = self.pending.into_values().filter_map(|pending| match pending.what {
+            What::Row(out) => Some(out),
+            What::Burial(_) => None,
+        });
+        let (again, left): (Vec<_>, Vec<_>) = rest.partition(Outgoing::is_ours);
+        leave(left.len());
+        actor.inbox.again.extend(again);
+        served
+    }
+
+    async fn turn(&mut self, actor: &mut Actor) -> Result<(), Ended> {
+        let (mut rows, mut hints) = (std::mem::take(&mut actor.inbox.again), Vec::new());
+        self.publish(&mut rows, actor).await?;
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        loop {
+            let room = if self.blocked { 0 } else { Self::WINDOW.saturating_sub(self.pending.len()) };
+            tokio::select! {
+                biased;
+                Some(event) = self.events.next() => self.notice(event, actor)?,
+                Some(done) = self.confirms.next(), if !self.confirms.is_empty() => {
+                    let done = self.all_done(done);
+                    self.settle(done, actor)?;
+                }
+                _ = tick.tick() => self.check()?,
+                Some(burial) = actor.inbox.burials.recv(), if room > 0 => self.bury(burial),
+                1.. = actor.inbox.rows.recv_many(&mut rows, room), if room > 0 => self.publish(&mut rows, actor).await?,
+                Some(()) = self.hints_under_way.next(), if !self.hints_under_way.is_empty() => {}
+                1.. = actor.inbox.hints.recv_many(&mut hints, Self::HINTS),
+                    if self.hints_under_way.len() < Self::HINTS => self.send_hints(&mut hints),
+                () = actor.shutdown.cancelled() => return self.finish(actor).await,
+            }
+        }
+    }
+
+    /// Publishes what was offered before the end, and waits for the confirms.
+    async fn finish(&mut self, actor: &mut Actor) -> Result<(), Ended> {
+        let deadline = Instant::now() + Self::PATIENCE;
+        let mut rows = Vec::new();
+        while let Ok(row) = actor.inbox.rows.try_recv() {
+            rows.push(row);
+        }
+        if !self.blocked {
+            self.publish(&mut rows, actor).await?;
+        }
+        while !self.confirms.is_empty() {
+            let next = tokio::time::timeout_at(deadline.into(), self.confirms.next());
+            let Ok(Some(done)) = next.await else { break };
+            let done = self.all_done(done);
+            self.settle(done, actor)?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, rows: &mut Vec<Outgoing>, actor: &mut Actor) -> Result<(), Ended> {
+        let (mut left, mut sent) = (0, 0);
+        for row in rows.drain(..) {
+            if !row.is_ours() || !self.lane_is_there(&row.lane, actor).await? {
+                left += 1;
+                continue;
+            }
+            let (body, properties) = message::encode(&row.job, &self.app);
+            let (exchange, key) = (self.work.clone(), row.lane.as_str().into());
+            self.send(exchange, key, body, properties, What::Row(row));
+            sent += 1;
+        }
+        leave(left);
+        metrics::counter!("gathering_broker_published_total").increment(sent);
+        Ok(())
+    }
+
+    fn bury(&mut self, burial: Burial) {
+        let Burial { body, properties, done } = burial;
+        self.send(self.dead.clone(), "".into(), body, properties, What::Burial(done));
+    }
+
+    fn send(&mut self, exchange: ShortString, key: ShortString, body: Vec<u8>, properties: BasicProperties, what: What) {
+        let (number, jobs) = (self.next, self.jobs.clone());
+        self.next += 1;
+        self.pending.insert(number, Pending { sent_at: Instant::now(), what });
+        // Only this task polls them, so a tag and its frames are queued together.
+        self.confirms.push(Box::pin(async move {
+            let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+            let confirm = async { jobs.basic_publish(exchange, key, options, &body, properties).await?.await };
+            (number, confirm.await)
+        }));
+    }
+
+    /// All that is done by now. A return comes with the first confirm after it, which is its own or an earlier one; taking
+    /// all together, the return is seen no later than the confirm of the message that it is about.
+    fn all_done(&mut self, first: Done) -> Vec<Done> {
+        let mut done = vec![first];
+        while let Some(Some(next)) = self.confirms.next().now_or_never() {
+            done.push(next);
+        }
+        done
+    }
+
+    fn settle(&mut self, done: Vec<Done>, actor: &mut Actor) -> Result<(), Ended> {
+        let mut outcomes = Vec::with_capacity(done.len());
+        let mut failed = None;
+        for (number, outcome) in done {
+            match outcome {
+                Ok(confirmation) => {
+                    let acked = confirmation.is_ack();
+                    if let Some(back) = confirmation.take_message() {
+                        self.take_back(&back);
+                    }
+                    outcomes.push((number, acked));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        let mut confirmed = Vec::with_capacity(outcomes.len());
+        for (number, acked) in outcomes {
+            match self.pending.remove(&number).map(|pending| pending.what) {
+                Some(What::Row(row)) if self.returned.remove(&row.job.id) => self.returned(&row, actor),
+                Some(What::Row(row)) if acked => confirmed.push(row.job.id),
+                Some(What::Row(row)) => nacked(&row, actor),
+                Some(What::Burial(done)) if acked => _ = done.send(()),
+                Some(What::Burial(_)) | None => {}
+            }
+        }
+        if self.pending.is_empty() {
+            self.returned.clear();
+        }
+        if !confirmed.is_empty() {
+            metrics::counter!("gathering_broker_confirmed_total").increment(confirmed.len() as u64);
+            let _ = actor.confirmed.send(confirmed);
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// A message came back, with its own confirm or an earlier one.
+    fn take_back(&mut self, back: &lapin::message::BasicReturnMessage) {
+        if back.exchange == self.dead {
+            // There is no telling which of the burials it was: their callers try again.
+            self.pending.retain(|_, pending| matches!(pending.what, What::Row(_)));
+        } else if let Some(id) = message::job_id(&back.data) {
+            self.returned.insert(id);
+        }
+    }
+
+    fn returned(&mut self, row: &Outgoing, actor: &mut Actor) {
+        self.declared.remove(&row.lane);
+        metrics::counter!("gathering_broker_returned_total", "lane" => row.lane.clone()).increment(1);
+        if let Some(times) = actor.seldom.due(&format!("returned {}", row.lane), Instant::now()) {
+            warn!(lane = row.lane, times, "messages came back: the lane has no queue bound to it. Their rows are kept");
+        }
+    }
+
+    /// Declares a lane's queue before the first message to it, and after one came back.
+    async fn lane_is_there(&mut self, lane: &str, actor: &mut Actor) -> Result<bool, Ended> {
+        if self.declared.contains(lane) {
+            return Ok(true);
+        }
+        if self.refused.get(lane).is_some_and(|refused_at| refused_at.elapsed() < Self::PATIENCE) {
+            return Ok(false);
+        }
+        match actor.topology.declare_lane(&self.link, lane).await {
+            Ok(()) => {
+                self.declared.insert(lane.to_owned());
+                Ok(true)
+            }
+            Err(refusal @ (Undeclared::Mismatch { .. } | Undeclared::Missing { .. })) => {
+                self.refused.insert(lane.to_owned(), Instant::now());
+                if let Some(times) = actor.seldom.due(&refusal.to_string(), Instant::now()) {
+                    error!(lane, times, "cannot send jobs: {refusal}. Their rows are kept");
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One message for all hints that wait.
+    fn send_hints(&mut self, hints: &mut Vec<Hint>) {
+        if self.blocked {
+            metrics::counter!("gathering_broker_hints_dropped_total").increment(hints.len() as u64);
+            return hints.clear();
+        }
+        let hint = Hint { runs: hints.drain(..).flat_map(|hint| hint.runs).collect() };
+        let (channel, exchange) = (self.hints.clone(), self.events_exchange.clone());
+        self.hints_under_way.push(Box::pin(async move {
+            let properties = BasicProperties::default()
+                .with_content_type("application/json".into())
+                .with_content_encoding("utf-8".into())
+                .with_type("hint".into());
+            let body = serde_json::to_vec(&hint).expect("ids and words always serialize");
+            let options = BasicPublishOptions::default();
+            // Lost without harm; a broken connection is noticed elsewhere.
+            let _ = channel.basic_publish(exchange, hint::KEY.into(), options, &body, properties).await;
+        }));
+    }
+
+    fn notice(&mut self, event: Event, actor: &Actor) -> Result<(), Ended> {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                warn!(reason, "the broker takes no messages: rows stay in the outbox");
+                self.blocked = true;
+                actor.report(Status::Blocked);
+            }
+            Event::ConnectionUnblocked => {
+                info!("the broker takes messages again");
+                self.blocked = false;
+                actor.report(Status::Connected);
+            }
+            Event::Error(error) => return Err(error.into()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Ended> {
+        if !self.link.is_open() {
+            return Err(Ended::Gone("the connection is closed".to_owned()));
+        }
+        match self.pending.values().map(|pending| pending.sent_at).min() {
+            Some(oldest) if oldest.elapsed() > Self::PATIENCE => Err(Ended::Unconfirmed),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn nacked(row: &Outgoing, actor: &mut Actor) {
+    metrics::counter!("gathering_broker_nacked_total", "lane" => row.lane.clone()).increment(1);
+    if let Some(times) = actor.seldom.due(&format!("nacked {}", row.lane), Instant::now()) {
+        warn!(lane = row.lane, times, "the broker refused messages. Their rows are kept");
+    }
+}
+
+/// These rows were not published, or not confirmed, in time.
+fn leave(count: usize) {
+    if count > 0 {
+        metrics::counter!("gathering_broker_left_to_leader_total", "why" => "late").increment(count as u64);
+    }
+}
