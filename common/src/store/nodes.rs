@@ -57,11 +57,7 @@ pub async fn read(pool: &PgPool, run: Uuid, node: &str) -> Result<Option<NodeRun
 }
 
 /// Its attempts that are over, first to last.
-pub async fn attempts(
-    pool: &PgPool,
-    run: Uuid,
-    node: &str,
-) -> Result<Vec<Attempt>, sqlx::Error> {
+pub async fn attempts(pool: &PgPool, run: Uuid, node: &str) -> Result<Vec<Attempt>, sqlx::Error> {
     sqlx::query_as!(
         Attempt,
         "select attempt, error, spent, started_at, finished_at

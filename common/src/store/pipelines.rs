@@ -199,11 +199,7 @@ pub async fn version(
 }
 
 /// A page of the living pipelines, by name.
-pub async fn list(
-    pool: &PgPool,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<Pipeline>, sqlx::Error> {
+pub async fn list(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<Pipeline>, sqlx::Error> {
     sqlx::query_as!(
         Pipeline,
         "select id, name, version, paused, owner, created_at, updated_at
