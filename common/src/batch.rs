@@ -4,12 +4,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::retry;
+use crate::retry::Reconnect;
 use crate::store;
 
 /// What a batcher does with what it gathered.
@@ -108,16 +107,16 @@ async fn persist<W: Work>(
     work: &mut W,
     items: &[W::Item],
 ) -> Result<Vec<W::Answer>, sqlx::Error> {
-    let mut tries = 0;
+    let mut conflicts = 0;
+    let mut reconnect: Option<Reconnect> = None;
     loop {
         match work.commit(items).await {
-            Err(error) if store::is_conflict(&error) && tries < 5 => tries += 1,
+            Err(error) if store::is_conflict(&error) && conflicts < 5 => conflicts += 1,
             Err(error) if W::RETRY_OUTAGES && store::is_outage(&error) => {
-                if tries == 0 {
+                if reconnect.is_none() {
                     tracing::warn!(batch = name, %error, "waiting for the database");
                 }
-                tokio::time::sleep(retry::reconnect(tries).max(Duration::from_millis(20))).await;
-                tries += 1;
+                tokio::time::sleep(reconnect.get_or_insert_default().wait()).await;
             }
             settled => return settled,
         }

@@ -15,6 +15,8 @@ use crate::expression::{Expression, Template};
 use crate::pipeline::{Definition, Node, NodeType, When};
 use crate::problem::Pointed;
 
+pub(crate) use self::compile::no_other_node;
+
 /// A node's place in [`Definition::nodes`].
 pub type NodeIx = u32;
 /// An edge's place in [`Definition::edges`].
@@ -85,6 +87,11 @@ impl Graph {
     /// The definition that it was compiled from.
     pub fn definition(&self) -> &Definition {
         &self.definition
+    }
+
+    /// The definition, when the graph is no longer needed.
+    pub fn into_definition(self) -> Definition {
+        self.definition
     }
 
     /// How many nodes it has.

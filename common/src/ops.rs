@@ -130,8 +130,19 @@ pub async fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let listener = listen(addr).await?;
-    tracing::info!(%addr, "health and metrics");
+    serve_on(listen(addr).await?, router, shutdown).await
+}
+
+/// As [`serve`], on an address that is listened on already.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_on(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    tracing::info!(addr = ?listener.local_addr().ok(), "health and metrics");
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
     Ok(())
 }

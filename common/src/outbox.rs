@@ -1,9 +1,10 @@
 //! Rows that become messages: committed with the change that they announce, deleted once the broker has confirmed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -71,21 +72,46 @@ impl Columns {
 }
 
 /// Publishes rows once they are committed, and deletes them once they are confirmed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Outbox {
     publisher: Publisher,
 }
+
+/// The tasks behind an [`Outbox`].
+#[derive(Debug)]
+pub struct Tasks {
+    publisher: JoinHandle<()>,
+    deletion: JoinHandle<()>,
+}
+
+impl Tasks {
+    /// Waits until the rows that were offered are confirmed and deleted, or left to the leader. To be called once the
+    /// outbox was told to shut down.
+    pub async fn ended(self) {
+        let both = async { tokio::join!(self.publisher, self.deletion) };
+        if tokio::time::timeout(LAST_WORDS, both).await.is_err() {
+            tracing::warn!("what the broker has not confirmed is left to the leader");
+        }
+    }
+}
+
+/// How long the end of a process waits for the last confirms.
+const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// How many confirmed rows are deleted at a time.
 const DELETED_AT_ONCE: usize = 2_000;
 
 impl Outbox {
-    /// Starts the publisher, and the deletion of what it confirms.
-    pub fn start(pool: Pool, broker: BrokerConfig, shutdown: CancellationToken) -> Self {
+    /// Starts the publisher, and the deletion of what it confirms; both end after `shutdown`.
+    pub fn start(
+        pool: Pool,
+        broker: BrokerConfig,
+        shutdown: CancellationToken,
+    ) -> (Self, Tasks) {
         let (confirmed, arrivals) = mpsc::unbounded_channel();
-        let (publisher, _) = Publisher::start(broker, confirmed, shutdown);
-        tokio::spawn(delete_confirmed(pool, arrivals));
-        Self { publisher }
+        let (publisher, task) = Publisher::start(broker, confirmed, shutdown);
+        let deletion = tokio::spawn(delete_confirmed(pool, arrivals));
+        (Self { publisher }, Tasks { publisher: task, deletion })
     }
 
     /// Offers rows that have just been committed to the broker. Never blocks: what does not fit is the leader's.
@@ -121,7 +147,7 @@ async fn delete_confirmed(pool: Pool, mut confirmed: mpsc::UnboundedReceiver<Vec
         if let Err(error) = delete(&pool, &ids).await {
             tracing::debug!(%error, rows = ids.len(), "confirmed outbox rows stay for the leader");
             if store::is_outage(&error) {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }

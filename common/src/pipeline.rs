@@ -6,6 +6,8 @@
 mod action;
 mod check;
 mod config;
+mod delay;
+mod findings;
 mod input;
 mod read;
 mod schema;
@@ -20,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::action::check_action;
-pub use self::check::{Checked, Refused, check};
+pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph};
+pub use self::delay::Delay;
 pub use self::input::InputSchema;
 pub use self::yaml::from_yaml;
 use crate::duration;
@@ -30,6 +33,11 @@ use crate::retry::RetryPolicy;
 pub const MOST_NODES: usize = 20_000;
 /// The most edges that a pipeline may have.
 pub const MOST_EDGES: usize = 50_000;
+/// Whether a text can be the name of a lane.
+pub fn is_lane(text: &str) -> bool {
+    findings::is_name(text, read::LONGEST_LANE)
+}
+
 /// The lane of work that names none.
 pub const DEFAULT_LANE: &str = "default";
 /// The actions that run here.

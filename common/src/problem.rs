@@ -24,6 +24,14 @@ pub fn token(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
+/// A text in backquotes, but not all of it when it is long.
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("`{}…`", &text[..end]),
+        None => format!("`{text}`"),
+    }
+}
+
 /// The pointer of the first string or key that Postgres cannot hold: its `jsonb` has no U+0000.
 pub fn unstorable(value: &Value) -> Option<String> {
     let mut path = Vec::new();

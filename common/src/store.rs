@@ -8,18 +8,25 @@ pub mod breakers;
 pub mod claim;
 pub mod definitions;
 pub mod follow;
+pub mod mine;
 pub mod outputs;
 pub mod reclaim;
 pub mod record;
 pub mod rerun;
+pub mod session;
 pub mod start;
 pub mod stop;
 pub mod verdict;
 pub mod workers;
 pub mod write;
 
+pub use sqlx::postgres::PgConnectOptions as Options;
+pub use sqlx::{Error, PgConnection as Connection};
+
 /// The shared connections of a process.
 pub type Pool = sqlx::PgPool;
+/// A transaction on one of them; rolled back when it is dropped.
+pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -82,4 +89,34 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
         .as_database_error()
         .and_then(|refusal| refusal.code())
         .is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+/// The session settings of the hot paths: every statement there finds its rows by key, and each is planned once.
+pub fn keyed(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ])
+}
+
+/// Whether the database answers.
+pub async fn answers(pool: &Pool) -> Result<(), sqlx::Error> {
+    sqlx::query("select 1").execute(pool).await.map(|_| ())
+}
+
+/// Waits until the database is there and its schema is the one that this program knows, with back-off, and says what
+/// it waits for.
+pub async fn wait_until_migrated(pool: &Pool) {
+    let mut reconnect = crate::retry::Reconnect::new();
+    loop {
+        match is_migrated(pool).await {
+            Ok(true) => return,
+            Ok(false) => tracing::info!("waiting for the schema: run `gathering-api migrate`"),
+            Err(error) => tracing::info!(%error, "waiting for Postgres"),
+        }
+        tokio::time::sleep(reconnect.wait()).await;
+    }
 }

@@ -119,6 +119,12 @@ impl FromStr for Traceparent {
     }
 }
 
+/// A name for this process among its like: the host's name and the process id.
+pub fn process_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]

@@ -1,1 +1,35 @@
-fn main() {}
+//! `gathering-worker`: takes jobs, executes nodes, records outcomes.
+
+mod commit;
+mod config;
+mod core;
+mod executor;
+mod intake;
+mod node;
+mod presence;
+mod quick;
+mod reclaim;
+mod registry;
+mod serve;
+mod watch;
+
+use clap::Parser;
+
+use crate::config::{Cli, Command, OpsAddr};
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            None | Some(Command::Serve) => {
+                cli.worker.log.init()?;
+                serve::serve(cli.worker).await
+            }
+            Some(Command::Health) => match cli.worker.ops_addr {
+                OpsAddr::Off => anyhow::bail!("GATHERING_OPS_ADDR is off: there is nothing to ask"),
+                OpsAddr::At(addr) => common::ops::probe(addr).await,
+            },
+        }
+    })
+}

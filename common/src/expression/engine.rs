@@ -30,8 +30,8 @@ fn sandbox(fuel: u64) -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(100);
-    // Else errors carry the values in scope.
-    environment.set_debug(false);
+    // So that errors name what is undefined. They carry values as well, which `sentence` leaves out.
+    environment.set_debug(true);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_syntax(syntax());
     environment

@@ -58,7 +58,7 @@ impl Needs {
             };
             context.insert(name.as_str(), handed);
         }
-        Ok(Handed::from_iter(context))
+        Ok(Handed::from_pairs(context))
     }
 
     /// `{id: {"output": …}}` of the nodes that are read.
@@ -67,11 +67,11 @@ impl Needs {
         for (id, node) in &self.keys {
             if let Some(needs) = node.keys.get("output") {
                 let output = scope.outputs.output(id).unwrap_or(&Value::Null);
-                let node = Handed::from_iter([("output", needs.pruned(output)?)]);
+                let node = Handed::from_pairs([("output", needs.pruned(output)?)]);
                 nodes.insert(id.as_str(), node);
             }
         }
-        Ok(Handed::from_iter(nodes))
+        Ok(Handed::from_pairs(nodes))
     }
 
     /// The value, without the keys of objects that are not read.
@@ -82,7 +82,8 @@ impl Needs {
                 .iter()
                 .filter_map(|(key, needs)| Some((key, needs, fields.get(key)?)))
                 .map(|(key, needs, field)| Ok((key.as_str(), needs.pruned(field)?)))
-                .collect(),
+                .collect::<Result<Vec<_>, String>>()
+                .map(Handed::from_pairs),
             _ => value::from_json(value),
         }
     }

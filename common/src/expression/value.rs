@@ -34,10 +34,8 @@ fn handed(value: &Value, depth: usize) -> Result<Handed, String> {
         }
         Value::Object(fields) => {
             let below = depth_below()?;
-            fields
-                .iter()
-                .map(|(key, field)| Ok((key.as_str(), handed(field, below)?)))
-                .collect::<Result<Handed, String>>()?
+            let pairs = fields.iter().map(|(key, field)| Ok((key.as_str(), handed(field, below)?)));
+            Handed::from_pairs(pairs.collect::<Result<Vec<_>, String>>()?)
         }
     })
 }

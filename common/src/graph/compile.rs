@@ -10,7 +10,7 @@ use super::upstream::{self, Pair};
 use super::{Adjacency, CompiledEdge, CompiledNode, Graph, NodeIx, condition_of};
 use crate::expression::{Expression, Template};
 use crate::pipeline::{Definition, Edge, Node, NodeType, When};
-use crate::problem::Pointed;
+use crate::problem::{Pointed, quoted};
 
 pub(super) fn compile(definition: Definition) -> Result<Graph, Vec<Pointed>> {
     let mut shape = Shape::new(&definition);
@@ -223,7 +223,7 @@ impl Names {
                     } else {
                         String::new()
                     };
-                    let detail = format!("it names `{name}`, and there is no such node{near}");
+                    let detail = format!("it names {}, and there is no such node{near}", quoted(name));
                     self.errors.push(Pointed::new(pointer(), detail));
                 }
             }

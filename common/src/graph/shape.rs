@@ -9,7 +9,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::upstream::did_you_mean;
 use super::{Adjacency, NodeIx};
 use crate::pipeline::{Definition, NodeType, UNREADABLE};
-use crate::problem::Pointed;
+use crate::problem::{Pointed, quoted};
 
 /// Suggestions compare a name with all ids; past this many errors there are none.
 pub(super) const MOST_SUGGESTIONS: usize = 50;
@@ -160,7 +160,7 @@ fn ends(
                 };
                 errors.push(Pointed::new(
                     format!("/edges/{place}/{field}"),
-                    format!("there is no node `{id}`{near}"),
+                    format!("there is no node {}{near}", quoted(id)),
                 ));
             }
             found

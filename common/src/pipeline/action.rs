@@ -2,15 +2,82 @@
 
 use serde_json::Value;
 
-use super::{Node, NodeType};
-use crate::problem::Pointed;
+use super::check::UNSTORABLE;
+use super::findings::Findings;
+use super::{Node, NodeType, config, read};
+use crate::expression::{Template, is_marked};
+use crate::graph::no_other_node;
+use crate::problem::{Pointed, unstorable};
 
 /// Reads the body `{action, input, retry, timeout, lane}` into the node that does it. Pointers lead into the body.
-pub fn check_action(value: &Value) -> Result<Node, Vec<Pointed>> {
-    let action = value.get("action").and_then(Value::as_str);
-    let action = action.ok_or_else(|| vec![Pointed::new("/action", "is missing")])?;
+///
+/// What else the body may hold (`tags`, `delay`, …) is the caller's to read, and to take out before.
+pub fn check_action(body: &Value) -> Result<Node, Vec<Pointed>> {
+    let mut findings = Findings::default();
+    if let Some(pointer) = unstorable(body) {
+        findings.error(pointer, UNSTORABLE);
+    }
+    let node = read_action(body, &mut findings);
+    match node {
+        Some(node) if findings.errors.is_empty() => Ok(node),
+        _ => Err(findings.errors),
+    }
+}
+
+fn read_action(body: &Value, findings: &mut Findings) -> Option<Node> {
+    let mut fields = findings.fields(body, String::new())?;
+    fields.only(&["action", "input", "retry", "timeout", "lane"]);
+    if fields.get("action").is_none() {
+        fields.missing("action", &format!("one of {}", config::actions()));
+    }
+    let action = fields.text("action").unwrap_or_default();
     let mut node = Node::new(action, NodeType::Action);
-    node.config = value.get("input").and_then(Value::as_object).cloned().unwrap_or_default();
+    read::rules(&mut fields, &mut node);
+    if let Some(input) = fields.get("input") {
+        fields.findings.fields(input, "/input".to_owned())?;
+        node.config = input.as_object().cloned().unwrap_or_default();
+    }
+    if node.config.contains_key("action") {
+        let detail = "the action is named beside its input, not in it; leave it out";
+        findings.error("/input/action", detail);
+    }
+    if !action.is_empty() {
+        config::action(action, "/action", node.config.clone(), "/input", findings);
+    }
+    templates(&node, findings);
     node.config.insert("action".to_owned(), Value::String(action.to_owned()));
-    Ok(node)
+    Some(node)
+}
+
+/// Templates see `run`, and `input`, which is null for a single action: there is nothing else.
+fn templates(node: &Node, findings: &mut Findings) {
+    if !node.config.values().any(holds_mark) {
+        return;
+    }
+    match Template::compile(&Value::Object(node.config.clone())) {
+        Err(errors) => {
+            for error in errors {
+                findings.error(format!("/input{}", error.pointer), error.detail);
+            }
+        }
+        Ok(template) => {
+            for spot in template.spots() {
+                let pointer = format!("/input{}", spot.pointer);
+                if let Some(name) = spot.names.first() {
+                    findings.error(pointer, no_other_node(name));
+                } else if spot.names_output {
+                    findings.error(pointer, "`output` is there only in the condition of an edge");
+                }
+            }
+        }
+    }
+}
+
+fn holds_mark(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_marked(text),
+        Value::Array(items) => items.iter().any(holds_mark),
+        Value::Object(fields) => fields.values().any(holds_mark),
+        _ => false,
+    }
 }

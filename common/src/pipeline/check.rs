@@ -1,9 +1,20 @@
 //! Everything that can be wrong with a definition, found in one go.
 
+use std::collections::HashSet;
+use std::io;
+
 use serde_json::Value;
 
-use super::Definition;
-use crate::problem::Pointed;
+use super::findings::Findings;
+use super::{Definition, InputSchema, UNREADABLE, config, read};
+use crate::graph::Graph;
+use crate::problem::{Pointed, unstorable};
+
+/// The largest definition, as compact JSON.
+pub const MOST_BYTES: usize = 4 << 20;
+
+/// How many errors, and how many warnings, are listed.
+const MOST_LISTED: usize = 1_000;
 
 /// A definition that can be stored.
 #[derive(Debug)]
@@ -25,10 +36,93 @@ pub struct Refused {
 
 /// Reads a definition, and finds everything that is wrong with it.
 pub fn check(value: &Value) -> Result<Checked, Refused> {
-    let refused = |error| Refused { errors: vec![error], warnings: Vec::new() };
-    let definition: Definition = serde_json::from_value(value.clone())
-        .map_err(|error| refused(Pointed::new("", error.to_string())))?;
-    let graph = crate::graph::Graph::compile(definition)
-        .map_err(|errors| Refused { errors, warnings: Vec::new() })?;
-    Ok(Checked { definition: graph.definition().clone(), warnings: Vec::new() })
+    check_graph(value).map(|(graph, warnings)| Checked { definition: graph.into_definition(), warnings })
+}
+
+/// As [`check`], for those who want the graph as well: it was compiled anyway.
+pub fn check_graph(value: &Value) -> Result<(Graph, Vec<Pointed>), Refused> {
+    let mut findings = Findings::default();
+    stores(value, &mut findings);
+    let graph = read::definition(value, &mut findings).and_then(|definition| {
+        meaning(&definition, &mut findings);
+        Graph::compile(definition).map_err(|errors| findings.errors.extend(errors)).ok()
+    });
+    let Findings { errors, warnings } = findings;
+    let (errors, warnings) = (listed(errors, "errors"), listed(warnings, "warnings"));
+    match graph {
+        Some(graph) if errors.is_empty() => Ok((graph, warnings)),
+        _ => Err(Refused { errors, warnings }),
+    }
+}
+
+/// A list that is no longer than anyone reads.
+fn listed(mut found: Vec<Pointed>, what: &str) -> Vec<Pointed> {
+    if found.len() > MOST_LISTED {
+        let more = found.len() - MOST_LISTED;
+        found.truncate(MOST_LISTED);
+        found.push(Pointed::new("", format!("there are {more} more {what}")));
+    }
+    found
+}
+
+/// Whether Postgres and the limits let it be stored.
+fn stores(value: &Value, findings: &mut Findings) {
+    if let Some(pointer) = unstorable(value) {
+        findings.error(pointer, UNSTORABLE);
+    }
+    if serde_json::to_writer(Room(MOST_BYTES), value).is_err() {
+        findings.error("", format!("it is larger than {} MiB; split the pipeline", MOST_BYTES >> 20));
+    }
+}
+
+/// What is wrong with a text that has U+0000 in it.
+pub(super) const UNSTORABLE: &str = "holds the character U+0000, which cannot be stored; remove it";
+
+/// Counts bytes down.
+struct Room(usize);
+
+impl io::Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the fields mean, each by itself; the graph sees to what they mean together.
+fn meaning(definition: &Definition, findings: &mut Findings) {
+    if let Some(schema) = &definition.input_schema
+        && let Err(errors) = InputSchema::compile(schema)
+    {
+        for error in errors {
+            findings.error(format!("/input_schema{}", error.pointer), error.detail);
+        }
+    }
+    for (ix, node) in definition.nodes.iter().enumerate() {
+        config::check(node, &format!("/nodes/{ix}/config"), definition.timeout, findings);
+    }
+    loose_ends(definition, findings);
+}
+
+/// What can run, but was hardly meant.
+fn loose_ends(definition: &Definition, findings: &mut Findings) {
+    let ends = definition.edges.iter().flat_map(|edge| [edge.from.as_str(), edge.to.as_str()]);
+    let joined: HashSet<&str> = ends.collect();
+    if definition.nodes.len() > 1 {
+        for (ix, node) in definition.nodes.iter().enumerate() {
+            if !joined.contains(node.id.as_str()) && !node.id.starts_with(UNREADABLE) {
+                let detail = format!("no edge joins `{}` to another node; it runs by itself", node.id);
+                findings.warn(format!("/nodes/{ix}"), detail);
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    for (ix, edge) in definition.edges.iter().enumerate() {
+        if !seen.insert((&edge.from, &edge.to, edge.when, &edge.condition)) {
+            findings.warn(format!("/edges/{ix}"), "another edge says the same; one of them is enough");
+        }
+    }
 }

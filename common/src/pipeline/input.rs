@@ -3,27 +3,28 @@
 use jsonschema::Validator;
 use serde_json::Value;
 
+use super::schema;
 use crate::problem::Pointed;
 
-/// A compiled `input_schema`.
+/// How many errors of one input are listed.
+const MOST_ERRORS: usize = 100;
+
+/// A compiled `input_schema`: JSON Schema, draft 2020-12 unless it names another.
 #[derive(Debug)]
 pub struct InputSchema(Validator);
 
 impl InputSchema {
-    /// Compiles a schema.
+    /// Compiles a schema. Pointers lead into the schema. Nothing is fetched: a reference leads within it.
     pub fn compile(schema: &Value) -> Result<Self, Vec<Pointed>> {
-        jsonschema::options()
-            .offline()
-            .build(schema)
-            .map(Self)
-            .map_err(|error| vec![Pointed::new(error.instance_path().as_str(), error.to_string())])
+        schema::compile(schema).map(Self).map_err(|error| vec![error])
     }
 
-    /// All that is wrong with an input; pointers lead into it.
+    /// What is wrong with an input, up to a hundred things; pointers lead into the input.
     pub fn check(&self, input: &Value) -> Vec<Pointed> {
-        self.0
-            .iter_errors(input)
-            .map(|error| Pointed::new(error.instance_path().as_str(), error.to_string()))
-            .collect()
+        if self.0.is_valid(input) {
+            return Vec::new();
+        }
+        let errors = self.0.iter_errors(input);
+        errors.flat_map(|error| schema::pointed(&error, None)).take(MOST_ERRORS).collect()
     }
 }

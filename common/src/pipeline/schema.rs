@@ -1,1 +1,107 @@
-//! (to be written)
+//! What a JSON Schema finds wrong, in sentences that say how to mend it.
+
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde_json::Value;
+
+use super::findings::{kind, shown, unknown};
+use crate::problem::{Pointed, quoted, token};
+
+/// The longest message: a schema's own words may be long.
+const LONGEST: usize = 500;
+
+/// Compiles a schema: draft 2020-12 unless it names another, no network, no files, patterns in linear time.
+pub(super) fn compile(schema: &Value) -> Result<Validator, Pointed> {
+    jsonschema::options()
+        .offline()
+        .with_pattern_options(PatternOptions::regex().size_limit(1 << 20))
+        .build(schema)
+        .map_err(|error| {
+            let detail = match error.kind() {
+                ValidationErrorKind::Referencing(_) => format!(
+                    "{error}; only references within the schema (`#/$defs/…`) and to the drafts of JSON Schema \
+                     are followed"
+                ),
+                _ => sentence(&error),
+            };
+            Pointed::new(error.instance_path().as_str(), short(detail))
+        })
+}
+
+/// What is wrong, with pointers into what was checked. `schema` may describe its fields in words.
+pub(super) fn pointed(error: &ValidationError<'_>, schema: Option<&Value>) -> Vec<Pointed> {
+    let at = error.instance_path().as_str();
+    let below = |key: &str| format!("{at}/{}", token(key));
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            let known = known_fields(error, schema);
+            unexpected.iter().map(|key| Pointed::new(below(key), known_or_not(key, known.as_deref()))).collect()
+        }
+        ValidationErrorKind::Required { property } => {
+            let key = property.as_str().unwrap_or_default();
+            let field = description(schema, error, &format!("properties/{}", token(key)));
+            let detail = match field {
+                Some(form) => format!("`{key}` is missing; give {form}"),
+                None => format!("{} is missing", quoted(key)),
+            };
+            vec![Pointed::new(below(key), detail)]
+        }
+        _ => {
+            let detail = match description(schema, error, "") {
+                Some(form) => format!("must be {form}, and is {}", shown(error.instance())),
+                None => sentence(error),
+            };
+            vec![Pointed::new(at, short(detail))]
+        }
+    }
+}
+
+/// In our words where they are better, else in the crate's, which must not quote the value: it may be huge.
+fn sentence(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Type { kind: TypeKind::Single(wanted) } => {
+            format!("must be of type {wanted}, and is {}", kind(error.instance()))
+        }
+        ValidationErrorKind::Enum { options } => {
+            format!("must be one of {options}, and is {}", shown(error.instance()))
+        }
+        ValidationErrorKind::Constant { expected_value } => {
+            format!("must be {expected_value}, and is {}", shown(error.instance()))
+        }
+        ValidationErrorKind::Pattern { pattern } => {
+            format!("must match the pattern {}, and is {}", quoted(pattern), shown(error.instance()))
+        }
+        ValidationErrorKind::FalseSchema => "nothing is allowed here".to_owned(),
+        _ => error.masked_with("the value").to_string(),
+    }
+}
+
+fn known_or_not(key: &str, known: Option<&[&str]>) -> String {
+    match known {
+        Some(known) => unknown(key, known),
+        None => format!("there is no field {}; leave it out", quoted(key)),
+    }
+}
+
+/// The fields that the schema has where the error is.
+fn known_fields<'a>(error: &ValidationError<'_>, schema: Option<&'a Value>) -> Option<Vec<&'a str>> {
+    let parent = error.schema_path().as_str().rsplit_once('/')?.0;
+    let properties = schema?.pointer(&format!("{parent}/properties"))?.as_object()?;
+    Some(properties.keys().map(String::as_str).collect())
+}
+
+/// What the schema calls the form of what the error is about.
+fn description<'a>(schema: Option<&'a Value>, error: &ValidationError<'_>, below: &str) -> Option<&'a str> {
+    let parent = error.schema_path().as_str().rsplit_once('/')?.0;
+    let below = if below.is_empty() { String::new() } else { format!("/{below}") };
+    schema?.pointer(&format!("{parent}{below}/description"))?.as_str()
+}
+
+fn short(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

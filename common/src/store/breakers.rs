@@ -53,7 +53,7 @@ pub async fn admit(
         return Ok(Admission::Probe);
     }
     let left = sqlx::query_scalar!(
-        r#"select (extract(epoch from opened_at - clock_timestamp()) * 1000)::bigint + $3 as "left!"
+        r#"select (extract(epoch from opened_at - clock_timestamp()) * 1000)::float8 + $3 as "left!"
            from breakers where pipeline_id = $1 and node = $2 and opened_at is not null"#,
         pipeline,
         node,
@@ -64,8 +64,8 @@ pub async fn admit(
     Ok(match left {
         None => Admission::Closed,
         // A probe is under way: its end makes this due, or the next look does.
-        Some(left) if left <= 0 => Admission::Open(breaker.recovery),
-        Some(left) => Admission::Open(Duration::from_millis(left.unsigned_abs())),
+        Some(left) if left <= 0.0 => Admission::Open(breaker.recovery),
+        Some(left) => Admission::Open(Duration::from_secs_f64(left / 1_000.0)),
     })
 }
 

@@ -71,14 +71,14 @@ impl Definitions {
 }
 
 fn compile(stored: &Value) -> Result<Graph, String> {
-    let checked = pipeline::read(stored).map_err(|errors| unreadable(&errors))?;
-    Graph::compile(checked).map_err(|errors| unreadable(&errors))
+    let checked = pipeline::check(stored).map_err(|refused| unreadable(&refused.errors))?;
+    Graph::compile(checked.definition).map_err(|errors| unreadable(&errors))
 }
 
 fn single(action: &Value) -> Result<Graph, String> {
-    serde_json::from_value::<Node>(action.clone())
-        .map(Graph::single)
-        .map_err(|error| format!("the stored action cannot be read: {error}"))
+    let node = serde_json::from_value::<Node>(action.clone())
+        .map_err(|error| format!("the stored action cannot be read: {error}"))?;
+    Graph::single(node).map_err(|errors| unreadable(&errors))
 }
 
 fn unreadable(errors: &[crate::problem::Pointed]) -> String {

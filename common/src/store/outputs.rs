@@ -44,3 +44,21 @@ pub fn of_run(mut sinks: Vec<(String, Value)>) -> Option<String> {
         _ => Some(Value::Object(Map::from_iter(sinks)).to_string()),
     }
 }
+
+/// How long ago the first attempt of a node run began, by the database's clock.
+pub async fn elapsed(
+    conn: &mut PgConnection,
+    run: Uuid,
+    node: &str,
+) -> Result<std::time::Duration, sqlx::Error> {
+    let seconds = sqlx::query_scalar!(
+        r#"select extract(epoch from clock_timestamp() - least(
+               (select min(started_at) from attempts where run_id = $1 and node = $2),
+               (select started_at from node_runs where run_id = $1 and node = $2)))::float8"#,
+        run,
+        node
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(std::time::Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default())
+}

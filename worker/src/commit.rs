@@ -1,0 +1,273 @@
+//! The three batched transactions of a worker: starts, claims, records. What they claim is entered among what is
+//! executed before anyone is told, and what they announce is published once they are committed.
+
+use std::sync::Arc;
+
+use common::broker::{Hint, HintKind};
+use common::context::RunContext;
+use common::graph::NodeIx;
+use common::outbox;
+use common::run::RunState;
+use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
+use common::store::follow::Keeping;
+use common::store::record::{self, Outcome, Record, RecordAnswer};
+use common::store::start::{self, Start, StartAnswer};
+use common::store::{self, is_outage, mine};
+use uuid::Uuid;
+
+use crate::core::Core;
+use crate::registry::Entry;
+
+/// A claimed node run, entered among what is executed here.
+#[derive(Debug)]
+pub(crate) struct Assigned {
+    pub(crate) claimed: Claimed,
+    pub(crate) entry: Entry,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// These node runs are this worker's.
+    Assigned(Vec<Assigned>),
+    /// There is nothing to execute, and nothing to look for.
+    Over,
+    /// It was not queued; what ran under the job has to be looked for.
+    NotQueued,
+    /// The run's definition cannot run here.
+    Unreadable(String),
+}
+
+/// What came of a record.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// It counts, and these node runs are this worker's now.
+    Recorded(Vec<Assigned>),
+    /// Another has gone on with it.
+    Stale,
+}
+
+impl Core {
+    fn assign(&self, claimed: Vec<Claimed>) -> Vec<Assigned> {
+        claimed
+            .into_iter()
+            .filter_map(|claimed| {
+                let entry = self.executing.enter(claimed.context.id, claimed.node)?;
+                Some(Assigned { claimed, entry })
+            })
+            .collect()
+    }
+
+    fn announce(&self, jobs: Vec<outbox::Row>, runs: Vec<(Uuid, RunState)>) {
+        self.outbox.publish(jobs);
+        let runs = runs.into_iter().map(|(run, state)| (run, hint(state))).collect();
+        self.outbox.hint(Hint { runs });
+    }
+}
+
+fn hint(state: RunState) -> HintKind {
+    match state {
+        RunState::Cancelling => HintKind::Stopping,
+        state if state.is_terminal() => HintKind::Ended,
+        _ => HintKind::Changed,
+    }
+}
+
+/// Remembers that the answer to a commit was lost: then nothing counts as stale before it is read again.
+#[derive(Debug, Default)]
+struct Doubt {
+    unknown: bool,
+}
+
+impl Doubt {
+    fn settle<T>(&mut self, result: Result<T, store::Error>) -> Result<T, store::Error> {
+        self.unknown = result.as_ref().is_err_and(is_outage);
+        result
+    }
+}
+
+/// Starts runs.
+pub(crate) struct Starts {
+    core: Arc<Core>,
+    doubt: Doubt,
+}
+
+/// Claims node runs.
+pub(crate) struct Claims {
+    core: Arc<Core>,
+    doubt: Doubt,
+}
+
+/// Records outcomes.
+pub(crate) struct Records {
+    core: Arc<Core>,
+    doubt: Doubt,
+}
+
+impl Starts {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, doubt: Doubt::default() }
+    }
+
+    async fn try_commit(&self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
+        let core = &self.core;
+        core.presence.held().await;
+        let mut tx = core.pool.begin().await?;
+        let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
+        let serves = |lane: &str| core.serves(lane);
+        let keeping = Keeping { owner: Some(core.id), serves: &serves, quick: &quick };
+        let started = start::start(&mut tx, starts, keeping, core.spare(), &core.definitions).await?;
+        let mut answers = started.answers;
+        if self.doubt.unknown {
+            for (answer, item) in answers.iter_mut().zip(starts) {
+                if matches!(answer, StartAnswer::NotQueued) {
+                    let found = core.reread(&mut tx, item.run, item.job).await?;
+                    if !found.is_empty() {
+                        *answer = StartAnswer::Started(found);
+                    }
+                }
+            }
+        }
+        tx.commit().await?;
+        let runs = starts.iter().zip(&answers).filter_map(|(item, answer)| match answer {
+            StartAnswer::Started(_) => Some((item.run, RunState::Running)),
+            StartAnswer::Ended(state) => Some((item.run, *state)),
+            StartAnswer::NotQueued => None,
+        });
+        let runs = runs.collect();
+        let begun = answers.into_iter().map(|answer| match answer {
+            StartAnswer::Started(claimed) => Begun::Assigned(core.assign(claimed)),
+            StartAnswer::Ended(_) => Begun::Over,
+            StartAnswer::NotQueued => Begun::NotQueued,
+        });
+        let begun = begun.collect();
+        core.announce(started.jobs, runs);
+        Ok(begun)
+    }
+}
+
+impl common::batch::Work for Starts {
+    type Item = Start;
+    type Answer = Begun;
+    const RETRY_OUTAGES: bool = true;
+
+    async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
+        let result = self.try_commit(starts).await;
+        self.doubt.settle(result)
+    }
+}
+
+impl Claims {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, doubt: Doubt::default() }
+    }
+
+    async fn try_commit(&self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
+        let core = &self.core;
+        core.presence.held().await;
+        let mut conn = core.pool.acquire().await?;
+        let mut answers = claim::claim(&mut conn, claims, core.id, &core.definitions).await?;
+        if self.doubt.unknown {
+            for (answer, item) in answers.iter_mut().zip(claims) {
+                if matches!(answer, ClaimAnswer::NotQueued) {
+                    let found = core.reread(&mut conn, item.run, item.job).await?;
+                    if let Some(found) = found.into_iter().find(|it| it.id() == item.node) {
+                        *answer = ClaimAnswer::Claimed(found);
+                    }
+                }
+            }
+        }
+        let mut runs = Vec::new();
+        let begun = answers.into_iter().zip(claims).map(|(answer, item)| match answer {
+            ClaimAnswer::Claimed(claimed) => {
+                runs.push((item.run, RunState::Running));
+                Begun::Assigned(core.assign(vec![claimed]))
+            }
+            ClaimAnswer::NotQueued => Begun::NotQueued,
+            ClaimAnswer::Unreadable(why) => Begun::Unreadable(why),
+        });
+        let begun = begun.collect();
+        core.announce(Vec::new(), runs);
+        Ok(begun)
+    }
+}
+
+impl common::batch::Work for Claims {
+    type Item = Claim;
+    type Answer = Begun;
+    const RETRY_OUTAGES: bool = true;
+
+    async fn commit(&mut self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
+        let result = self.try_commit(claims).await;
+        self.doubt.settle(result)
+    }
+}
+
+impl Records {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, doubt: Doubt::default() }
+    }
+
+    async fn try_commit(&self, records: &[Record]) -> Result<Vec<Settled>, store::Error> {
+        let core = &self.core;
+        let mut tx = core.pool.begin().await?;
+        let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
+        let serves = |lane: &str| core.serves(lane);
+        let owner = (core.presence.is_held() || takes_over(records)).then_some(core.id);
+        let keeping = Keeping { owner, serves: &serves, quick: &quick };
+        let recorded = record::record(&mut tx, records, keeping, core.spare()).await?;
+        let mut answers = recorded.answers;
+        if self.doubt.unknown {
+            for (answer, item) in answers.iter_mut().zip(records) {
+                if matches!(answer, RecordAnswer::Stale) {
+                    *answer = self.reread(&mut tx, item).await?;
+                }
+            }
+        }
+        tx.commit().await?;
+        let settled = answers.into_iter().map(|answer| match answer {
+            RecordAnswer::Recorded(claimed) => Settled::Recorded(core.assign(claimed)),
+            RecordAnswer::Stale => Settled::Stale,
+        });
+        let settled = settled.collect();
+        core.announce(recorded.jobs, recorded.runs);
+        Ok(settled)
+    }
+
+    /// After a commit whose answer was lost: was it this record that moved the node run on? Then what it claimed is
+    /// running under the same job, and is not executed yet.
+    async fn reread(
+        &self,
+        conn: &mut store::Connection,
+        record: &Record,
+    ) -> Result<RecordAnswer, store::Error> {
+        let node = &record.context.graph.node(record.node).node.id;
+        let attempt = match record.outcome {
+            Outcome::TakenOver { .. } => record.attempt + 1,
+            _ => record.attempt,
+        };
+        if !mine::was_moved(conn, record.context.id, node, attempt, self.core.id).await? {
+            return Ok(RecordAnswer::Stale);
+        }
+        self.core
+            .reread(conn, record.context.id, record.job)
+            .await
+            .map(RecordAnswer::Recorded)
+    }
+}
+
+/// A take-over needs its new owner's name, whether or not its lock is known to be held at this very moment.
+fn takes_over(records: &[Record]) -> bool {
+    records.iter().any(|record| matches!(record.outcome, Outcome::TakenOver { .. }))
+}
+
+impl common::batch::Work for Records {
+    type Item = Record;
+    type Answer = Settled;
+    const RETRY_OUTAGES: bool = true;
+
+    async fn commit(&mut self, records: &[Record]) -> Result<Vec<Settled>, store::Error> {
+        let result = self.try_commit(records).await;
+        self.doubt.settle(result)
+    }
+}

@@ -1,0 +1,122 @@
+//! What all tasks of the worker share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::batch::Batcher;
+use common::outbox::Outbox;
+use common::store::claim::{Claim, Claimed};
+use common::store::definitions::Definitions;
+use common::store::record::Record;
+use common::store::start::Start;
+use common::store::{self, Pool, mine, reclaim};
+use tokio::sync::{RwLock, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::commit::{Begun, Claims, Records, Settled, Starts};
+use crate::node::Tools;
+use crate::presence::Presence;
+use crate::quick::Quickness;
+use crate::registry::{Executing, Jobs};
+
+/// How many items go into one commit at the most.
+const BATCH: usize = 256;
+
+/// State that the batched commits need, too.
+pub(crate) struct Core {
+    /// The worker's id, new at each start.
+    pub(crate) id: Uuid,
+    pub(crate) pool: Pool,
+    pub(crate) outbox: Outbox,
+    pub(crate) definitions: Definitions,
+    pub(crate) presence: Presence,
+    pub(crate) executing: Arc<Executing>,
+    pub(crate) quickness: Quickness,
+    /// The slots of each lane that this worker serves.
+    pub(crate) lanes: HashMap<String, Lane>,
+    /// No new work is begun from then on.
+    pub(crate) draining: CancellationToken,
+}
+
+/// A lane that is served.
+pub(crate) struct Lane {
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) size: usize,
+    /// Node runs that were kept, and wait for a slot.
+    pub(crate) waiting: AtomicUsize,
+}
+
+/// The worker.
+pub(crate) struct Worker {
+    pub(crate) core: Arc<Core>,
+    pub(crate) starts: Batcher<Start, Begun>,
+    pub(crate) claims: Batcher<Claim, Begun>,
+    pub(crate) records: Batcher<Record, Settled>,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) tools: Tools,
+    /// Held for reading by whatever is executed, for writing by what has to run alone.
+    pub(crate) alone: RwLock<()>,
+    pub(crate) tasks: TaskTracker,
+    /// After that a delivery is acked though its node run goes on.
+    pub(crate) delivery_hold: Duration,
+}
+
+impl Lane {
+    pub(crate) fn new(size: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(size)), size, waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl Core {
+    /// Whether this worker takes up what is ready in `lane`.
+    pub(crate) fn serves(&self, lane: &str) -> bool {
+        !self.draining.is_cancelled() && self.lanes.contains_key(lane)
+    }
+
+    /// How many quick node runs may be kept: as many as slots are free, and as many again as there are slots, to follow
+    /// when one is.
+    pub(crate) fn spare(&self) -> usize {
+        if self.draining.is_cancelled() {
+            return 0;
+        }
+        let room = |lane: &Lane| {
+            let free = lane.slots.available_permits() + lane.size;
+            free.saturating_sub(lane.waiting.load(Ordering::Acquire))
+        };
+        self.lanes.values().map(room).sum()
+    }
+
+    /// What this worker owns under a job, read from the rows.
+    pub(crate) async fn reread(
+        &self,
+        conn: &mut store::Connection,
+        run: Uuid,
+        job: Uuid,
+    ) -> Result<Vec<Claimed>, store::Error> {
+        match reclaim::context(conn, run, &self.definitions).await? {
+            Some(Ok(context)) => mine::running(conn, &context, job, self.id).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(core: Core, tools: Tools, delivery_hold: Duration) -> Self {
+        let core = Arc::new(core);
+        Self {
+            starts: Batcher::start("start", BATCH, Starts::new(core.clone())),
+            claims: Batcher::start("claim", BATCH, Claims::new(core.clone())),
+            records: Batcher::start("record", BATCH, Records::new(core.clone())),
+            jobs: Arc::default(),
+            tools,
+            alone: RwLock::new(()),
+            tasks: TaskTracker::new(),
+            delivery_hold,
+            core,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! One node run after the other, in one slot: admit → prepare → perform → classify → judge edges → record → go on.
+
+mod admit;
+mod classify;
+mod perform;
+mod prepare;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::advance::{End, Verdict};
+use common::context::RunContext;
+use common::failure::{ErrorKind, NodeError};
+use common::graph::{EdgeIx, NodeIx};
+use common::pipeline::When;
+use common::store::claim::Claimed;
+use common::store::record::{Outcome, Record};
+use common::store::{follow, reclaim, verdict};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
+
+use crate::commit::{Assigned, Settled};
+use crate::core::Worker;
+use crate::intake;
+use crate::registry::Hold;
+
+/// Executes a node run and what follows from it, in a slot of the lane; then the share in the job is done.
+pub(crate) async fn go(
+    worker: Arc<Worker>,
+    first: Assigned,
+    hold: Hold,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let mut slot = permit;
+    let mut next = Some(first);
+    while let Some(one) = next.take() {
+        let node = &one.claimed.context.graph.node(one.claimed.node).node;
+        if slot.is_none() && !follow::is_control(node.node_type) {
+            slot = intake::kept_slot(&worker, &node.lane).await;
+        }
+        let span = tracing::info_span!(
+            "node",
+            run = %one.claimed.context.id,
+            node = node.id,
+            attempt = one.claimed.attempt
+        );
+        let Some(follows) = execute(&worker, one).instrument(span).await else { return };
+        let mut follows = follows.into_iter();
+        next = follows.next();
+        let others: Vec<Assigned> = follows.collect();
+        if !others.is_empty() {
+            intake::spread(&worker, others, hold.share(), None);
+        }
+    }
+    hold.done();
+}
+
+/// One node run. None when its outcome could not be recorded: its job goes back, and is found to be running.
+async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigned>> {
+    let Assigned { claimed, entry } = assigned;
+    let outcome = if reclaim::runs_alone(claimed.losses) {
+        alone(worker, &claimed, &entry).await
+    } else {
+        let _beside = worker.alone.read().await;
+        attempt(worker, &claimed, &entry).await
+    };
+    let settled = record(worker, &claimed, outcome).await;
+    drop(entry);
+    match settled {
+        Ok(Settled::Recorded(follows)) => Some(follows),
+        Ok(Settled::Stale) => {
+            tracing::debug!("the outcome is stale: another has gone on with it");
+            metrics::counter!("gathering_records_stale_total").increment(1);
+            Some(Vec::new())
+        }
+        Err(error) => {
+            tracing::error!(%error, "the outcome could not be recorded");
+            None
+        }
+    }
+}
+
+/// What has killed two workers is tried once more, with nothing beside it.
+async fn alone(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    entry: &crate::registry::Entry,
+) -> Outcome {
+    let quiet = tokio::time::timeout(perform::QUIET_WITHIN, worker.alone.write()).await;
+    match quiet {
+        Ok(_alone) => {
+            tracing::warn!(losses = claimed.losses, "executed alone: workers died under it");
+            attempt(worker, claimed, entry).await
+        }
+        Err(_) => Outcome::Retry {
+            error: NodeError::new(
+                ErrorKind::WorkerLost,
+                "it has to run alone, and this worker did not become idle in time",
+                claimed.id(),
+            ),
+            after: reclaim::LOST_PAUSE,
+            spent: false,
+            breaker: None,
+        },
+    }
+}
+
+async fn attempt(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    entry: &crate::registry::Entry,
+) -> Outcome {
+    let admission = match admit::admit(worker, claimed).await {
+        Ok(admission) => admission,
+        Err(outcome) => return outcome,
+    };
+    let begun = Instant::now();
+    let result = match prepare::prepare(worker, claimed).await {
+        Ok(work) => perform::perform(worker, claimed, &entry.stop, work).await,
+        Err(message) => Err(perform::Ended::Failed(crate::node::Failure::Permanent { message })),
+    };
+    worker.core.quickness.add(&claimed.context, claimed.node, begun.elapsed());
+    admit::report(worker, claimed, admission, &result).await;
+    classify::classify(worker, claimed, &entry.stop, result).await
+}
+
+/// Records an outcome. One that Postgres cannot hold is recorded as a permanent failure that says so.
+async fn record(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    outcome: Outcome,
+) -> Result<Settled, Arc<common::store::Error>> {
+    let record = judged(worker, claimed, outcome).await;
+    let completed = matches!(record.outcome, Outcome::Completed { .. });
+    count(&record.outcome);
+    match worker.records.submit(record).await {
+        Err(error) if completed => {
+            tracing::warn!(%error, "the output cannot be stored");
+            let message = format!("the output cannot be stored: {error}");
+            let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
+            let failed = Outcome::Failed { error, spent: false };
+            worker.records.submit(judged(worker, claimed, failed).await).await
+        }
+        settled => settled,
+    }
+}
+
+/// An outcome, with what the conditions of the outgoing edges say to it.
+async fn judged(worker: &Arc<Worker>, claimed: &Claimed, outcome: Outcome) -> Record {
+    let verdicts = match &outcome {
+        Outcome::Completed { output, .. } => {
+            claimed.context.keep_output(claimed.node, output.clone());
+            judge(worker, &claimed.context, claimed.node, &End::Completed, output).await
+        }
+        Outcome::Failed { error, .. } => {
+            let end = End::Failed(error.clone());
+            judge(worker, &claimed.context, claimed.node, &end, &serde_json::Value::Null).await
+        }
+        _ => Vec::new(),
+    };
+    Record {
+        context: claimed.context.clone(),
+        node: claimed.node,
+        attempt: claimed.attempt,
+        job: claimed.job,
+        outcome,
+        verdicts,
+        goes_on: true,
+    }
+}
+
+/// Evaluates the conditions of the edges that fit the way in which the node ended. What cannot be read now is left to
+/// the record, which reads it again.
+async fn judge(
+    worker: &Arc<Worker>,
+    context: &Arc<RunContext>,
+    node: NodeIx,
+    end: &End,
+    output: &serde_json::Value,
+) -> Vec<(EdgeIx, Verdict)> {
+    let graph = &context.graph;
+    let fits = |edge: &&EdgeIx| {
+        let edge = graph.edge(**edge);
+        let asks = edge.condition.is_some() || edge.needs_result;
+        asks && match edge.when {
+            When::Success => *end == End::Completed,
+            When::Failure => matches!(end, End::Failed(_)),
+            When::Always => true,
+        }
+    };
+    let mut verdicts = Vec::new();
+    for &edge in graph.outgoing(node).iter().filter(fits) {
+        let reads = &graph.edge(edge).reads;
+        if prepare::load(worker, context, reads).await.is_ok() {
+            let known = context.known(reads);
+            verdicts.push((edge, verdict::evaluate(context, edge, output, &known)));
+        }
+    }
+    verdicts
+}
+
+fn count(outcome: &Outcome) {
+    let name = match outcome {
+        Outcome::Completed { .. } => "completed",
+        Outcome::Failed { .. } => "failed",
+        Outcome::Retry { .. } => "retried",
+        Outcome::Waiting { .. } => "waiting",
+        Outcome::HandedBack => "handed_back",
+        Outcome::Stopped { .. } => "stopped",
+        Outcome::TakenOver { .. }
+        | Outcome::Requeued { .. }
+        | Outcome::LostForNow { .. }
+        | Outcome::Lost { .. } => "worker_lost",
+    };
+    metrics::counter!("gathering_attempts_total", "outcome" => name).increment(1);
+}

@@ -1,0 +1,106 @@
+//! From a claim to what is to be done: outputs are read, the config is rendered.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use common::context::RunContext;
+use common::duration;
+use common::expression::Scope;
+use common::graph::NodeIx;
+use common::pipeline::NodeType;
+use common::store::claim::Claimed;
+use common::store::{self, verdict};
+use serde_json::{Value, json};
+
+use crate::core::Worker;
+
+/// What a node run has to do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Nothing more: this is its output.
+    Output(Value),
+    /// Wait for so long.
+    WaitFor(std::time::Duration),
+    /// Wait until then.
+    WaitUntil(DateTime<Utc>),
+    /// Execute an action with this input.
+    Action(String, Value),
+}
+
+/// Reads those outputs of `nodes` that are not known here, through outages.
+pub(super) async fn load(
+    worker: &Worker,
+    context: &RunContext,
+    nodes: &[NodeIx],
+) -> Result<(), store::Error> {
+    if context.missing(nodes).is_empty() {
+        return Ok(());
+    }
+    let mut reconnect = common::retry::Reconnect::new();
+    loop {
+        let read = async {
+            let mut conn = worker.core.pool.acquire().await?;
+            verdict::load(&mut conn, context, nodes).await
+        };
+        match read.await {
+            Err(error) if store::is_outage(&error) => {
+                tracing::warn!(%error, "waiting for the database, to read outputs");
+                tokio::time::sleep(reconnect.wait()).await;
+            }
+            read => return read,
+        }
+    }
+}
+
+/// Renders what the node has to do. An error is permanent.
+pub(super) async fn prepare(worker: &Arc<Worker>, claimed: &Claimed) -> Result<Work, String> {
+    let context = &claimed.context;
+    let compiled = context.graph.node(claimed.node);
+    let mut reads = compiled.reads.clone();
+    reads.extend(compiled.passes_through);
+    load(worker, context, &reads).await.map_err(|error| format!("outputs cannot be read: {error}"))?;
+    let known = context.known(&reads);
+    let scope =
+        Scope { input: &context.input, outputs: &known, run: &context.run, output: None };
+    match compiled.node.node_type {
+        NodeType::Trigger => Ok(Work::Output(context.input.clone())),
+        NodeType::Parallel => Ok(Work::Output(passed(claimed))),
+        NodeType::Condition => {
+            let condition = compiled.condition.as_ref().ok_or("the condition has no expression")?;
+            let result = condition.is_true(&scope)?;
+            Ok(Work::Output(json!({ "result": result })))
+        }
+        NodeType::Delay if claimed.waiting.is_some() => Ok(Work::Output(passed(claimed))),
+        NodeType::Delay => compiled.config.render(&scope).and_then(|config| wait(&config)),
+        NodeType::Action | NodeType::Agent => {
+            let action = compiled.action.clone().ok_or("the node names no action")?;
+            Ok(Work::Action(action, compiled.config.render(&scope)?))
+        }
+    }
+}
+
+/// The output of the only predecessor, else null.
+fn passed(claimed: &Claimed) -> Value {
+    let from = claimed.context.graph.node(claimed.node).passes_through;
+    let output = from.and_then(|node| claimed.context.output(node));
+    output.map(|output| output.as_ref().clone()).unwrap_or_default()
+}
+
+/// How long a delay waits, by its rendered config.
+fn wait(config: &Value) -> Result<Work, String> {
+    if let Some(text) = config.get("duration") {
+        let text = text.as_str().ok_or("`duration` is not a text such as \"90s\" or \"24h\"")?;
+        return duration::parse(text).map(Work::WaitFor).map_err(|why| format!("`duration`: {why}"));
+    }
+    if let Some(seconds) = config.get("seconds") {
+        return seconds
+            .as_f64()
+            .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+            .map(Work::WaitFor)
+            .ok_or_else(|| format!("`seconds` is {seconds}, which is no number of seconds"));
+    }
+    let until = config.get("until").and_then(Value::as_str).ok_or("`until` is not an instant")?;
+    DateTime::parse_from_rfc3339(until)
+        .map(|instant| Work::WaitUntil(instant.to_utc()))
+        .map_err(|why| format!("`until` is {until:?}, not an RFC 3339 instant: {why}"))
+}

@@ -1,0 +1,168 @@
+//! A worker's life: it waits for its servers, takes jobs, and when it is told to stop hands back what does not end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::broker::{BrokerConfig, Consumer, ConsumerHandle};
+use common::config::DatabaseConfig;
+use common::ops::{self, Check, Readiness};
+use common::outbox::{self, Outbox};
+use common::store::definitions::Definitions;
+use common::store::{self, Pool, workers};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::config::{OpsAddr, WorkerArgs, lanes};
+use crate::core::{Core, Lane, Worker};
+use crate::node::Tools;
+use crate::registry::Executing;
+use crate::{intake, presence, watch};
+
+/// What handed-back node runs get to end and be recorded, after the drain time.
+const HAND_BACK: Duration = Duration::from_secs(8);
+
+/// Runs the worker until SIGTERM or SIGINT.
+pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
+    let shutdown = common::shutdown::on_signal()?;
+    let slots = lanes(&args.lanes, args.concurrency).map_err(anyhow::Error::msg)?;
+    let name = args.name.clone().unwrap_or_else(common::telemetry::process_name);
+    let database = args.database.resolve()?;
+    let broker = args.broker.resolve(&format!("gathering-worker {name}"))?;
+    let total: u16 = slots.values().sum();
+    let id = Uuid::now_v7();
+    let options: store::Options = database.url.reveal().parse()?;
+    let pool = store::connect(store::keyed(options), pool_size(&database));
+    let tools = Tools::new(args.commands.clone())?;
+
+    // The last things to end: what is recorded while draining is still published.
+    let last = CancellationToken::new();
+    let (outbox, outbox_tasks) = Outbox::start(pool.clone(), broker.clone(), last.clone());
+    let who = workers::Presence {
+        id,
+        name: name.clone(),
+        lanes: slots.keys().cloned().collect(),
+        slots: i32::from(total),
+    };
+    if !migrated(&pool, &shutdown).await {
+        return Ok(());
+    }
+    let (presence, presence_task) =
+        presence::keep(database.direct_url.reveal().parse()?, who, last.clone());
+    let core = Core {
+        id,
+        pool: pool.clone(),
+        outbox: outbox.clone(),
+        definitions: Definitions::default(),
+        presence: presence.clone(),
+        executing: Arc::new(Executing::default()),
+        quickness: Default::default(),
+        lanes: slots.iter().map(|(lane, size)| (lane.clone(), Lane::new((*size).into()))).collect(),
+        draining: shutdown.clone(),
+    };
+    let worker = Arc::new(Worker::new(core, tools, args.delivery_hold));
+    let (consumer, helpers) = open(&worker, broker, slots.into_iter().collect());
+    let readiness = Readiness::new(
+        Some(postgres(pool.clone())),
+        vec![outbox.publisher().status(), consumer.status()],
+    );
+    let ops = serve_ops(args.ops_addr, readiness.clone(), last.clone()).await?;
+    tracing::info!(worker = %id, name, slots = total, lanes = args.lanes, "taking jobs");
+
+    shutdown.cancelled().await;
+    readiness.drain();
+    drain(&worker, &consumer, args.drain).await;
+    drop(helpers);
+    match Arc::try_unwrap(consumer) {
+        Ok(consumer) => consumer.close().await,
+        Err(_) => tracing::debug!("the consumer ends with the process"),
+    }
+    end(last, outbox_tasks, presence_task).await;
+    drop(ops);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// One connection for each batcher and a few for single reads.
+fn pool_size(database: &DatabaseConfig) -> u32 {
+    database.pool
+}
+
+/// Waits for Postgres, and for its schema. False when the process is told to stop meanwhile.
+async fn migrated(pool: &Pool, shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        () = store::wait_until_migrated(pool) => true,
+        () = shutdown.cancelled() => false,
+    }
+}
+
+type Helpers = Vec<AbortOnDropHandle<()>>;
+
+fn open(
+    worker: &Arc<Worker>,
+    broker: BrokerConfig,
+    lanes: Vec<(String, u16)>,
+) -> (Arc<ConsumerHandle>, Helpers) {
+    let (out, deliveries) = mpsc::channel(1);
+    let (hints_in, hints) = mpsc::channel(1_024);
+    // It is closed by hand, after the drain; a signal alone ends nothing.
+    let never = CancellationToken::new();
+    let consumer = Arc::new(Consumer::start_listening(broker, lanes, out, hints_in, never));
+    let helpers = vec![
+        AbortOnDropHandle::new(tokio::spawn(intake::take(worker.clone(), deliveries))),
+        AbortOnDropHandle::new(tokio::spawn(watch::stops(worker.clone(), hints))),
+        AbortOnDropHandle::new(tokio::spawn(watch::deliveries(worker.clone(), consumer.clone()))),
+    ];
+    (consumer, helpers)
+}
+
+fn postgres(pool: Pool) -> Check {
+    Box::new(move || {
+        let pool = pool.clone();
+        Box::pin(async move { store::answers(&pool).await.map_err(|_| "no answer".to_owned()) })
+    })
+}
+
+async fn serve_ops(
+    addr: OpsAddr,
+    readiness: Arc<Readiness>,
+    last: CancellationToken,
+) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+    let OpsAddr::At(addr) = addr else { return Ok(None) };
+    let listener = ops::listen(addr).await?;
+    let router = ops::router(readiness, ops::metrics()?);
+    let task = tokio::spawn(async move {
+        if let Err(error) = ops::serve_on(listener, router, last).await {
+            tracing::error!(%error, "operations are no longer served");
+        }
+    });
+    Ok(Some(AbortOnDropHandle::new(task)))
+}
+
+/// Takes no new work, lets end what ends in time, and hands back the rest.
+async fn drain(worker: &Arc<Worker>, consumer: &ConsumerHandle, time: Duration) {
+    consumer.stop_taking().await;
+    worker.tasks.close();
+    if tokio::time::timeout(time, worker.tasks.wait()).await.is_ok() {
+        return;
+    }
+    tracing::info!(node_runs = worker.core.executing.len(), "handing back what did not end in time");
+    worker.core.executing.hand_back();
+    if tokio::time::timeout(HAND_BACK, worker.tasks.wait()).await.is_err() {
+        tracing::warn!(node_runs = worker.core.executing.len(), "left to be taken over");
+    }
+}
+
+/// The last confirms, then the good-bye: from then on the worker holds nothing.
+async fn end(
+    last: CancellationToken,
+    outbox: outbox::Tasks,
+    presence: tokio::task::JoinHandle<()>,
+) {
+    last.cancel();
+    outbox.ended().await;
+    if tokio::time::timeout(Duration::from_secs(5), presence).await.is_err() {
+        tracing::debug!("Postgres was not told good-bye");
+    }
+}
