@@ -124,6 +124,17 @@ pub(crate) struct Fault {
     pub(crate) detail: String,
 }
 
+impl Fault {
+    /// What is wrong, with its place.
+    fn sentence(&self) -> String {
+        match (&self.pointer, &self.parameter) {
+            (Some(pointer), _) if !pointer.is_empty() => format!("{pointer}: {}", self.detail),
+            (_, Some(parameter)) => format!("{parameter}: {}", self.detail),
+            _ => format!("The body: {}", self.detail),
+        }
+    }
+}
+
 impl From<Pointed> for Fault {
     fn from(pointed: Pointed) -> Self {
         Self { pointer: Some(pointed.pointer), parameter: None, detail: pointed.detail }
@@ -134,6 +145,12 @@ impl From<Pointed> for Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     pub(crate) kind: Kind,
+    rest: Box<Rest>,
+}
+
+/// Apart, so that what can fail returns little.
+#[derive(Debug, Clone)]
+struct Rest {
     detail: String,
     faults: Vec<Fault>,
     header: Option<(HeaderName, HeaderValue)>,
@@ -149,7 +166,11 @@ pub(crate) struct Raised {
 
 impl ApiError {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), faults: Vec::new(), header: None, cause: None }
+        let detail = detail.into();
+        Self {
+            kind,
+            rest: Box::new(Rest { detail, faults: Vec::new(), header: None, cause: None }),
+        }
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -167,10 +188,12 @@ impl ApiError {
     /// What is wrong with the body or the query; `faults` is never empty.
     pub(crate) fn invalid(faults: Vec<Fault>) -> Self {
         let detail = match faults.as_slice() {
-            [only] => only.detail.clone(),
+            [only] => only.sentence(),
             many => format!("{} things are wrong; `errors` lists them.", many.len()),
         };
-        Self { faults, ..Self::new(Kind::Invalid, detail) }
+        let mut error = Self::new(Kind::Invalid, detail);
+        error.rest.faults = faults;
+        error
     }
 
     pub(crate) fn pointed(errors: Vec<Pointed>) -> Self {
@@ -184,15 +207,17 @@ impl ApiError {
 
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         let detail = "This is a fault of the server. It is in its log under the request's id.";
-        Self { cause: Some(cause.into()), ..Self::new(Kind::Internal, detail) }
+        Self::new(Kind::Internal, detail).with_cause(cause)
     }
 
-    pub(crate) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.rest.header = Some((name, value));
+        self
     }
 
-    fn with_cause(self, cause: impl Into<String>) -> Self {
-        Self { cause: Some(cause.into()), ..self }
+    fn with_cause(mut self, cause: impl Into<String>) -> Self {
+        self.rest.cause = Some(cause.into());
+        self
     }
 
     pub(crate) fn problem(self) -> Problem {
@@ -201,8 +226,8 @@ impl ApiError {
             kind: format!("urn:gathering:problem:{name}"),
             title,
             status: status.as_u16(),
-            detail: self.detail,
-            errors: self.faults,
+            detail: self.rest.detail,
+            errors: self.rest.faults,
             request_id: None,
         }
     }
@@ -215,17 +240,20 @@ impl From<&store::Error> for ApiError {
         let constraint = refusal.and_then(|refusal| refusal.constraint());
         let code = refusal.and_then(|refusal| refusal.code());
         match (constraint, code.as_deref()) {
-            (Some("pipelines_name_taken"), _) => {
-                Self::new(Kind::NameTaken, "There is a pipeline of this name; PUT makes a new version of it.")
-            }
+            (Some("pipelines_name_taken"), _) => Self::new(
+                Kind::NameTaken,
+                "There is a pipeline of this name; PUT makes a new version of it.",
+            ),
             // Text that is not UTF-8 or has U+0000, a number that is too large, something too large for an index.
             (_, Some("22021" | "22P05" | "22003" | "54000")) => {
                 Self::new(Kind::Invalid, "The database cannot hold a value of this request.")
                     .with_cause(error.to_string())
             }
             // Somebody else held the lock for too long.
-            (_, Some("55P03")) => Self::new(Kind::Conflict, "This is being changed by another request; try again.")
-                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            (_, Some("55P03")) => {
+                Self::new(Kind::Conflict, "This is being changed by another request; try again.")
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             // A table or a column that is missing: migrations have not been applied yet.
             (_, Some("42P01" | "42703")) => {
                 Self::unavailable("The database is not migrated yet.").with_cause(error.to_string())
@@ -253,10 +281,10 @@ impl From<Arc<store::Error>> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(mut self) -> Response {
         let mut response = self.kind.parts().2.into_response();
-        if let Some((name, value)) = self.header.take() {
+        if let Some((name, value)) = self.rest.header.take() {
             response.headers_mut().insert(name, value);
         }
-        let cause = self.cause.take();
+        let cause = self.rest.cause.take();
         response.extensions_mut().insert(Raised { problem: self.problem(), cause });
         response
     }
@@ -277,7 +305,9 @@ mod tests {
     #[test]
     fn one_fault_is_the_detail_and_several_are_counted() {
         let fault = |at: &str| Pointed::new(at, "is wrong");
-        assert_eq!(ApiError::pointed(vec![fault("/a")]).detail, "is wrong");
-        assert!(ApiError::pointed(vec![fault("/a"), fault("/b")]).detail.starts_with("2 things"));
+        assert_eq!(ApiError::pointed(vec![fault("/a")]).rest.detail, "/a: is wrong");
+        assert!(
+            ApiError::pointed(vec![fault("/a"), fault("/b")]).rest.detail.starts_with("2 things")
+        );
     }
 }

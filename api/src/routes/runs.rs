@@ -76,7 +76,7 @@ pub(super) async fn read(
 ) -> Result<Json<RunView>, ApiError> {
     let wait = query.parsed("wait", duration::parse);
     if wait.is_some_and(|wait| wait > LONGEST_WAIT) {
-        query.fault("wait", "May be 60s at most.");
+        query.fault("wait", "may be 60s at most");
     }
     let wait = query.finish(wait)?;
     let run = match wait {
@@ -105,8 +105,10 @@ async fn ended(app: &App, id: Uuid, wait: Duration) -> Result<Option<Run>, ApiEr
 }
 
 async fn view(app: &App, run: Run) -> Result<RunView, ApiError> {
-    let outline =
-        app.outlines.of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref()).await?;
+    let outline = app
+        .outlines
+        .of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref())
+        .await?;
     Ok(RunView::new(run, &outline))
 }
 
