@@ -30,7 +30,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Follow a run
 ///
 /// Server-Sent Events `run.<state>` and `node.<state>`, from the beginning or after `Last-Event-ID`; `data` is
-/// `{run, node, state, attempt, at, error}`. The stream ends after the event of the run's end. What changes several
+/// `{run, node, state, attempt, at, error}`, `at` where it is noted. The stream ends after the event of the run's end. What changes several
 /// times in quick succession is told once, as it is then.
 #[utoipa::path(get, path = "/v1/runs/{id}/events", tag = "runs",
     params(("id" = Uuid, Path), ("Last-Event-ID" = Option<i64>, Header)),
@@ -146,7 +146,7 @@ impl Follower {
     fn run_event(&self, changes: &Changes, id: i64) -> Event {
         let data = json!({
             "run": self.run, "node": null, "state": changes.state.name(), "attempt": null,
-            "at": clock::text(&changes.at), "error": changes.error,
+            "at": changes.at.as_ref().map(clock::text), "error": changes.error,
         });
         event(&format!("run.{}", changes.state.name()), id, &data)
     }
