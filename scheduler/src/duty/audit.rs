@@ -12,11 +12,11 @@ pub mod verdict;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use common::run::RunState;
 use common::store::audit::{self, OpenRun};
 use common::store::definitions::Definitions;
 use common::store::leader::LeaderError;
 use common::store::probes;
-use common::run::RunState;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
