@@ -39,7 +39,10 @@ pub struct BrokerConfig {
 
 impl std::fmt::Debug for BrokerConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BrokerConfig").field("prefix", &self.prefix).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("BrokerConfig")
+            .field("prefix", &self.prefix)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

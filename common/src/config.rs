@@ -61,14 +61,21 @@ impl std::str::FromStr for Secret {
 ///
 /// # Errors
 /// When both are given, or the file cannot be read.
-pub fn secret(variable: &str, given: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<Secret>, Unusable> {
+pub fn secret(
+    variable: &str,
+    given: Option<&Secret>,
+    file: Option<&PathBuf>,
+) -> Result<Option<Secret>, Unusable> {
     let in_file = format!("{variable}_FILE");
     match (given, file) {
-        (Some(_), Some(_)) => Err(Unusable::new(variable, format!("is given, and so is {in_file}; give one of them"))),
+        (Some(_), Some(_)) => {
+            Err(Unusable::new(variable, format!("is given, and so is {in_file}; give one of them")))
+        }
         (given, None) => Ok(given.cloned()),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Unusable::new(&in_file, format!("cannot read {}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Unusable::new(&in_file, format!("cannot read {}: {error}", path.display()))
+            })?;
             Ok(Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned())))
         }
     }
@@ -84,8 +91,12 @@ pub fn required(
     given: Option<&Secret>,
     file: Option<&PathBuf>,
 ) -> Result<Secret, Unusable> {
-    secret(variable, given, file)?
-        .ok_or_else(|| Unusable::new(variable, format!("is missing; it wants {form} (or {variable}_FILE, a file that holds it)")))
+    secret(variable, given, file)?.ok_or_else(|| {
+        Unusable::new(
+            variable,
+            format!("is missing; it wants {form} (or {variable}_FILE, a file that holds it)"),
+        )
+    })
 }
 
 /// Postgres.
@@ -129,14 +140,26 @@ impl Database {
     /// # Errors
     /// Names the variable that cannot be used.
     pub fn resolve(&self) -> Result<DatabaseConfig, Unusable> {
-        let url = required("DATABASE_URL", POSTGRES_FORM, self.database_url.as_ref(), self.database_url_file.as_ref())?;
-        let direct =
-            secret("DATABASE_DIRECT_URL", self.database_direct_url.as_ref(), self.database_direct_url_file.as_ref())?;
+        let url = required(
+            "DATABASE_URL",
+            POSTGRES_FORM,
+            self.database_url.as_ref(),
+            self.database_url_file.as_ref(),
+        )?;
+        let direct = secret(
+            "DATABASE_DIRECT_URL",
+            self.database_direct_url.as_ref(),
+            self.database_direct_url_file.as_ref(),
+        )?;
         check_postgres("DATABASE_URL", &url)?;
         if let Some(direct) = &direct {
             check_postgres("DATABASE_DIRECT_URL", direct)?;
         }
-        Ok(DatabaseConfig { direct_url: direct.unwrap_or_else(|| url.clone()), url, pool: self.database_pool })
+        Ok(DatabaseConfig {
+            direct_url: direct.unwrap_or_else(|| url.clone()),
+            url,
+            pool: self.database_pool,
+        })
     }
 }
 
@@ -172,11 +195,15 @@ impl Broker {
     /// # Errors
     /// Names the variable that cannot be used.
     pub fn resolve(&self, name: &str) -> Result<BrokerConfig, Unusable> {
-        let url = required("AMQP_URL", AMQP_FORM, self.amqp_url.as_ref(), self.amqp_url_file.as_ref())?;
+        let url =
+            required("AMQP_URL", AMQP_FORM, self.amqp_url.as_ref(), self.amqp_url_file.as_ref())?;
         if let Err(problem) = url.reveal().parse::<lapin::uri::AMQPUri>() {
             // The parser's own words may quote the password.
             drop(problem);
-            return Err(Unusable::new("AMQP_URL", format!("is not an address; it wants the form {AMQP_FORM}")));
+            return Err(Unusable::new(
+                "AMQP_URL",
+                format!("is not an address; it wants the form {AMQP_FORM}"),
+            ));
         }
         Ok(BrokerConfig { url: url.0, prefix: self.prefix.clone(), name: name.to_owned() })
     }
@@ -224,7 +251,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-    use clap::{CommandFactory, Parser};
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     #[derive(Parser)]
     struct All {
@@ -237,7 +264,9 @@ mod tests {
     }
 
     fn parse(arguments: &[&str]) -> Result<All, clap::Error> {
-        All::try_parse_from([&["x"], arguments].concat())
+        // Whatever the environment of the test holds.
+        let command = All::command().mut_args(|argument| argument.env(None::<&str>));
+        All::from_arg_matches(&command.try_get_matches_from([&["x"], arguments].concat())?)
     }
 
     fn refusal<T: fmt::Debug>(outcome: Result<T, Unusable>) -> String {
@@ -246,9 +275,14 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_names_its_variable_and_the_form() {
-        let all = parse(&["--database-url", "mysql://u:s3cret@h/d", "--amqp-url", "http://u:s3cret@h"]).unwrap();
+        let all =
+            parse(&["--database-url", "mysql://u:s3cret@h/d", "--amqp-url", "http://u:s3cret@h"])
+                .unwrap();
         let text = refusal(all.database.resolve());
-        assert!(text.starts_with("DATABASE_URL: ") && text.contains("postgres://user:password@"), "{text}");
+        assert!(
+            text.starts_with("DATABASE_URL: ") && text.contains("postgres://user:password@"),
+            "{text}"
+        );
         assert!(!text.contains("s3cret"));
         let text = refusal(all.broker.resolve("x"));
         assert!(text.starts_with("AMQP_URL: ") && text.contains("amqp://user:password@"), "{text}");
@@ -261,7 +295,13 @@ mod tests {
 
     #[test]
     fn good_settings_are_read() {
-        let all = parse(&["--database-url", "postgres://u:p@h:5432/d", "--amqp-url", "amqp://u:p@h:5672/%2f"]).unwrap();
+        let all = parse(&[
+            "--database-url",
+            "postgres://u:p@h:5432/d",
+            "--amqp-url",
+            "amqp://u:p@h:5672/%2f",
+        ])
+        .unwrap();
         let database = all.database.resolve().unwrap();
         assert_eq!(database.direct_url, database.url);
         let broker = all.broker.resolve("gathering-api").unwrap();
@@ -274,7 +314,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::now_v7()));
         std::fs::write(&path, "amqp://u:p@h/%2f\n").unwrap();
         let file = path.to_str().unwrap();
-        assert_eq!(parse(&["--amqp-url-file", file]).unwrap().broker.resolve("x").unwrap().url, "amqp://u:p@h/%2f");
+        assert_eq!(
+            parse(&["--amqp-url-file", file]).unwrap().broker.resolve("x").unwrap().url,
+            "amqp://u:p@h/%2f"
+        );
         let both = parse(&["--amqp-url-file", file, "--amqp-url", "amqp://h"]).unwrap();
         assert!(refusal(both.broker.resolve("x")).contains("give one of them"));
         std::fs::remove_file(&path).unwrap();
@@ -284,7 +327,8 @@ mod tests {
 
     #[test]
     fn no_secret_shows() {
-        let all = parse(&["--database-url", "postgres://u:s3cret@h/d", "--amqp-url", "amqp://u:s3cret@h"]).unwrap();
+        let urls = ["--database-url", "postgres://u:s3cret@h/d", "--amqp-url", "amqp://u:s3cret@h"];
+        let all = parse(&urls).unwrap();
         let shown = format!(
             "{:?} {:?} {:?} {:?}",
             all.database,

@@ -72,7 +72,9 @@ impl Readiness {
         }
         if !self.rabbitmq.is_empty() {
             let states: Vec<_> = self.rabbitmq.iter().map(|status| *status.borrow()).collect();
-            let worst = [Status::Disconnected, Status::Blocked].into_iter().find(|status| states.contains(status));
+            let worst = [Status::Disconnected, Status::Blocked]
+                .into_iter()
+                .find(|status| states.contains(status));
             ready &= worst != Some(Status::Disconnected);
             checks.insert("rabbitmq", worst.map_or("ok", Status::name).to_owned());
         }
@@ -102,7 +104,8 @@ async fn ready(State(readiness): State<Arc<Readiness>>) -> Response {
 }
 
 async fn render(State(metrics): State<Metrics>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+        .into_response()
 }
 
 /// Listens on an address.
@@ -122,7 +125,11 @@ pub async fn listen(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 ///
 /// # Errors
 /// When the address cannot be had.
-pub async fn serve(addr: SocketAddr, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    addr: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     serve_on(listen(addr).await?, router, shutdown).await
 }
 
@@ -130,7 +137,11 @@ pub async fn serve(addr: SocketAddr, router: Router, shutdown: CancellationToken
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve_on(listener: TcpListener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve_on(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     tracing::info!(addr = ?listener.local_addr().ok(), "health and metrics");
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
     Ok(())

@@ -29,12 +29,15 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter cannot be read, or the process logs already.
 pub fn init(filter: Option<&str>, format: Option<LogFormat>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(directives(filter.unwrap_or("info")))
-        .map_err(|error| anyhow::anyhow!("RUST_LOG: {error}; it wants a form such as `info,common::broker=debug`"))?;
+    let filter = EnvFilter::try_new(directives(filter.unwrap_or("info"))).map_err(|error| {
+        anyhow::anyhow!("RUST_LOG: {error}; it wants a form such as `info,common::broker=debug`")
+    })?;
     let terminal = std::io::stdout().is_terminal();
     let registry = tracing_subscriber::registry().with(filter);
     match format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json }) {
-        LogFormat::Json => registry.with(fmt::layer().fmt_fields(JsonFields::new()).event_format(Line)).try_init()?,
+        LogFormat::Json => registry
+            .with(fmt::layer().fmt_fields(JsonFields::new()).event_format(Line))
+            .try_init()?,
         LogFormat::Pretty => registry.with(fmt::layer().with_ansi(terminal)).try_init()?,
     }
     Ok(())
@@ -58,7 +61,11 @@ impl Traceparent {
     /// A new trace, sampled.
     pub fn generate() -> Self {
         let mut random = rand::rng();
-        Self { trace: random.random_range(1..=u128::MAX), parent: random.random_range(1..=u64::MAX), flags: 1 }
+        Self {
+            trace: random.random_range(1..=u128::MAX),
+            parent: random.random_range(1..=u64::MAX),
+            flags: 1,
+        }
     }
 
     /// The same trace, one span further.
@@ -81,7 +88,9 @@ impl Display for Traceparent {
 
 /// What is no trace context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a W3C traceparent: it wants the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower-case, no zeros")]
+#[error(
+    "not a W3C traceparent: it wants the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, lower-case, no zeros"
+)]
 pub struct NotATraceparent;
 
 impl FromStr for Traceparent {
@@ -93,7 +102,8 @@ impl FromStr for Traceparent {
             let part = parts.next().filter(|part| part.len() == digits)?;
             part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(part)
         };
-        let (version, trace, parent, flags) = (|| Some((part(2)?, part(32)?, part(16)?, part(2)?)))().ok_or(NotATraceparent)?;
+        let (version, trace, parent, flags) =
+            (|| Some((part(2)?, part(32)?, part(16)?, part(2)?)))().ok_or(NotATraceparent)?;
         // A later version may add parts; version 00 has none, and ff is forbidden.
         if version == "ff" || (version == "00" && parts.next().is_some()) {
             return Err(NotATraceparent);
@@ -101,7 +111,11 @@ impl FromStr for Traceparent {
         let trace = u128::from_str_radix(trace, 16).map_err(|_| NotATraceparent)?;
         let parent = u64::from_str_radix(parent, 16).map_err(|_| NotATraceparent)?;
         let flags = u8::from_str_radix(flags, 16).map_err(|_| NotATraceparent)?;
-        if trace == 0 || parent == 0 { Err(NotATraceparent) } else { Ok(Self { trace, parent, flags }) }
+        if trace == 0 || parent == 0 {
+            Err(NotATraceparent)
+        } else {
+            Ok(Self { trace, parent, flags })
+        }
     }
 }
 
@@ -149,7 +163,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Traceparent>(), Err(NotATraceparent), "{text}");
         }
-        assert!("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more".parse::<Traceparent>().is_ok());
+        assert!(
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"
+                .parse::<Traceparent>()
+                .is_ok()
+        );
     }
 
     #[test]

@@ -147,7 +147,10 @@ async fn drain(worker: &Arc<Worker>, consumer: &ConsumerHandle, time: Duration) 
     if tokio::time::timeout(time, worker.tasks.wait()).await.is_ok() {
         return;
     }
-    tracing::info!(node_runs = worker.core.executing.len(), "handing back what did not end in time");
+    tracing::info!(
+        node_runs = worker.core.executing.len(),
+        "handing back what did not end in time"
+    );
     worker.core.executing.hand_back();
     if tokio::time::timeout(HAND_BACK, worker.tasks.wait()).await.is_err() {
         tracing::warn!(node_runs = worker.core.executing.len(), "left to be taken over");

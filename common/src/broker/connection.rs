@@ -36,8 +36,12 @@ impl Link {
             uri,
             lapin::runtime::default_runtime()?,
             async move |uri: AMQPUri, runtime| {
-                let mut stream = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
-                for address in tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port)).await? {
+                let mut stream =
+                    Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+                for address in
+                    tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port))
+                        .await?
+                {
                     stream = AsyncTcpStream::connect(&runtime, address).await;
                     if stream.is_ok() {
                         break;
@@ -50,18 +54,26 @@ impl Link {
                 Ok(match uri.scheme {
                     AMQPScheme::AMQP => stream,
                     AMQPScheme::AMQPS => {
-                        stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await?
+                        stream
+                            .into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref())
+                            .await?
                     }
                 })
             },
             properties,
         );
         match tokio::time::timeout(Self::PATIENCE, connect).await {
-            Ok(connection) => Ok(Self { connection: connection?, socket, said: AtomicBool::new(false) }),
+            Ok(connection) => {
+                Ok(Self { connection: connection?, socket, said: AtomicBool::new(false) })
+            }
             Err(_) => {
                 // Its thread would wait for a frozen broker for ever.
                 socket.cut();
-                Err(io::Error::new(io::ErrorKind::TimedOut, "the broker took the connection, but does not answer").into())
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the broker took the connection, but does not answer",
+                )
+                .into())
             }
         }
     }
@@ -132,7 +144,9 @@ impl Socket {
 
     /// What the kernel has not sent yet is thrown away, and both ends learn of it at once.
     fn cut(&self) {
-        let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
         if let Ok(twin) = stream.try_clone()
             && tokio::runtime::Handle::try_current().is_ok()
             && let Ok(twin) = tokio::net::TcpStream::from_std(twin)
@@ -159,7 +173,10 @@ mod tests {
     #[test]
     fn a_heartbeat_is_added_unless_given() {
         assert_eq!(with_heartbeat("amqp://h/%2f"), "amqp://h/%2f?heartbeat=10");
-        assert_eq!(with_heartbeat("amqp://h/%2f?frame_max=8192"), "amqp://h/%2f?frame_max=8192&heartbeat=10");
+        assert_eq!(
+            with_heartbeat("amqp://h/%2f?frame_max=8192"),
+            "amqp://h/%2f?frame_max=8192&heartbeat=10"
+        );
         assert_eq!(with_heartbeat("amqp://h/%2f?heartbeat=30"), "amqp://h/%2f?heartbeat=30");
     }
 }

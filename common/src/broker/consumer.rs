@@ -70,7 +70,8 @@ fn start(
     hints: Option<mpsc::Sender<Hint>>,
     shutdown: CancellationToken,
 ) -> ConsumerHandle {
-    let (taking, stop, close) = (watch::Sender::new(0), CancellationToken::new(), shutdown.child_token());
+    let (taking, stop, close) =
+        (watch::Sender::new(0), CancellationToken::new(), shutdown.child_token());
     let topology = Topology::new(config.prefix.clone());
     let mut prefetch = HashMap::new();
     let lanes = lanes
@@ -92,7 +93,15 @@ fn start(
     let status = watch::Sender::new(Status::Disconnected);
     let handle_status = status.subscribe();
     let taking = taking.subscribe();
-    let supervisor = Supervisor { config, topology, lanes, hints, status, stop: stop.clone(), close: close.clone() };
+    let supervisor = Supervisor {
+        config,
+        topology,
+        lanes,
+        hints,
+        status,
+        stop: stop.clone(),
+        close: close.clone(),
+    };
     let supervisor = tokio::spawn(supervisor.run());
     ConsumerHandle { prefetch, taking, status: handle_status, stop, close, supervisor }
 }
@@ -115,7 +124,8 @@ impl ConsumerHandle {
     /// handed out can still be acked.
     pub async fn stop_taking(&self) {
         self.stop.cancel();
-        let stopped = async { self.taking.clone().wait_for(|taking| *taking == 0).await.map(|_| ()) };
+        let stopped =
+            async { self.taking.clone().wait_for(|taking| *taking == 0).await.map(|_| ()) };
         if tokio::time::timeout(Duration::from_secs(5), stopped).await.is_err() {
             warn!("the broker did not confirm that it sends no more jobs");
         }
@@ -163,7 +173,8 @@ impl Supervisor {
                     report(Self::ROLE, &self.status, Status::Disconnected);
                     let Some(why) = why else { break };
                     warn!(role = Self::ROLE, why, "the connection to the broker is gone");
-                    metrics::counter!("gathering_broker_reconnects_total", "role" => Self::ROLE).increment(1);
+                    metrics::counter!("gathering_broker_reconnects_total", "role" => Self::ROLE)
+                        .increment(1);
                 }
                 Err(error) => {
                     report(Self::ROLE, &self.status, Status::Disconnected);
@@ -186,7 +197,12 @@ impl Supervisor {
             lanes.spawn(lane.clone().run(link.clone()));
         }
         if let Some(hints) = &self.hints {
-            lanes.spawn(listen(link.clone(), self.topology.clone(), hints.clone(), self.close.clone()));
+            lanes.spawn(listen(
+                link.clone(),
+                self.topology.clone(),
+                hints.clone(),
+                self.close.clone(),
+            ));
         }
         let why = tokio::select! {
             why = link.gone() => Some(why),
@@ -207,7 +223,12 @@ impl Supervisor {
 }
 
 /// Listens to hints until the connection is gone or closed.
-async fn listen(link: Arc<Link>, topology: Topology, hints: mpsc::Sender<Hint>, close: CancellationToken) {
+async fn listen(
+    link: Arc<Link>,
+    topology: Topology,
+    hints: mpsc::Sender<Hint>,
+    close: CancellationToken,
+) {
     let (mut reconnect, mut seldom) = (Reconnect::new(), Seldom::default());
     while link.is_open() && !close.is_cancelled() && !hints.is_closed() {
         let listened = async {

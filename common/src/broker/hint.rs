@@ -57,7 +57,11 @@ impl HintListener {
 }
 
 /// Listens over this connection until it is gone.
-pub(super) async fn listen(link: &Link, topology: &Topology, hints: &mpsc::Sender<Hint>) -> lapin::Result<()> {
+pub(super) async fn listen(
+    link: &Link,
+    topology: &Topology,
+    hints: &mpsc::Sender<Hint>,
+) -> lapin::Result<()> {
     let channel = link.channel().await?;
     let queue = topology.hint_queue(Uuid::now_v7());
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
@@ -76,13 +80,16 @@ pub(super) async fn listen(link: &Link, topology: &Topology, hints: &mpsc::Sende
         )
         .await?;
     let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..Default::default() };
-    let mut stream = channel.basic_consume(queue.into(), "hints".into(), options, FieldTable::default()).await?;
+    let mut stream =
+        channel.basic_consume(queue.into(), "hints".into(), options, FieldTable::default()).await?;
     while let Some(message) = stream.next().await {
         match serde_json::from_slice::<Hint>(&message?.data) {
             // Never waits: what is not read would pile up in memory.
             Ok(hint) => match hints.try_send(hint) {
                 Err(mpsc::error::TrySendError::Closed(_)) => return Ok(()),
-                Err(mpsc::error::TrySendError::Full(_)) => debug!("a hint was dropped: its reader is behind"),
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    debug!("a hint was dropped: its reader is behind")
+                }
                 Ok(()) => {}
             },
             Err(error) => warn!(%error, "a hint cannot be read"),
@@ -98,7 +105,8 @@ mod tests {
 
     #[test]
     fn reads_as_pairs() {
-        let hint = Hint { runs: vec![(Uuid::nil(), HintKind::Ended), (Uuid::nil(), HintKind::Changed)] };
+        let hint =
+            Hint { runs: vec![(Uuid::nil(), HintKind::Ended), (Uuid::nil(), HintKind::Changed)] };
         let text = r#"{"runs":[["00000000-0000-0000-0000-000000000000","ended"],["00000000-0000-0000-0000-000000000000","changed"]]}"#;
         assert_eq!(serde_json::to_string(&hint).unwrap(), text);
         assert_eq!(serde_json::from_str::<Hint>(text).unwrap(), hint);

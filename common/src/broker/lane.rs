@@ -2,7 +2,9 @@
 
 use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, message};
 use std::collections::VecDeque;
@@ -191,7 +193,8 @@ impl Intake {
 
     fn hand_out(&mut self, permit: mpsc::Permit<'_, Delivery>, lane: &Lane) {
         if let Some(message) = self.waiting.pop_front() {
-            metrics::counter!("gathering_broker_delivered_total", "lane" => lane.name.clone()).increment(1);
+            metrics::counter!("gathering_broker_delivered_total", "lane" => lane.name.clone())
+                .increment(1);
             permit.send(Delivery {
                 lane: lane.name.clone(),
                 body: message.data,
@@ -209,20 +212,26 @@ impl Intake {
         settled.clear();
         let (requeue, ack) = (words.requeue.len() as u64, words.acked);
         let options = BasicNackOptions { multiple: false, requeue: true };
-        try_join_all(words.requeue.iter().map(|tag| self.channel.basic_nack(*tag, options))).await?;
+        try_join_all(words.requeue.iter().map(|tag| self.channel.basic_nack(*tag, options)))
+            .await?;
         if let Some(tag) = words.ack_up_to {
             self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
         }
         let options = BasicAckOptions { multiple: false };
-        for sent in join_all(words.ack.iter().map(|tag| self.channel.basic_ack(*tag, options))).await {
+        for sent in
+            join_all(words.ack.iter().map(|tag| self.channel.basic_ack(*tag, options))).await
+        {
             sent?;
         }
         if requeue > 0 {
-            metrics::counter!("gathering_broker_requeued_total", "lane" => lane.name.clone()).increment(requeue);
+            metrics::counter!("gathering_broker_requeued_total", "lane" => lane.name.clone())
+                .increment(requeue);
         }
-        metrics::counter!("gathering_broker_acked_total", "lane" => lane.name.clone()).increment(ack);
+        metrics::counter!("gathering_broker_acked_total", "lane" => lane.name.clone())
+            .increment(ack);
         // Those of earlier consumers are settled: the present one may have its full measure.
-        if self.earlier > 0 && self.counted.is_some() && self.tracker.open_up_to(self.earlier) == 0 {
+        if self.earlier > 0 && self.counted.is_some() && self.tracker.open_up_to(self.earlier) == 0
+        {
             self.earlier = 0;
             let wanted = *lane.prefetch.borrow();
             if self.prefetch != wanted {
@@ -242,9 +251,12 @@ impl Intake {
         }
         self.channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
         self.consumers += 1;
-        let (queue, tag) = (self.origin.queue.as_str().into(), format!("lane-{}", self.consumers).into());
-        let consumer =
-            self.channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await?;
+        let (queue, tag) =
+            (self.origin.queue.as_str().into(), format!("lane-{}", self.consumers).into());
+        let consumer = self
+            .channel
+            .basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default())
+            .await?;
         self.consumer = Some(consumer);
         Ok(())
     }

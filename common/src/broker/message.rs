@@ -101,7 +101,8 @@ fn headers(job: &Job) -> FieldTable {
 
 /// The job in a message, or what is wrong with it.
 pub(super) fn decode(body: &[u8], properties: &BasicProperties) -> Result<Job, Garbage> {
-    let mut job: Job = serde_json::from_slice(body).map_err(|error| Garbage(format!("the body is no job: {error}")))?;
+    let mut job: Job = serde_json::from_slice(body)
+        .map_err(|error| Garbage(format!("the body is no job: {error}")))?;
     job.traceparent = header(properties, "traceparent");
     Ok(job)
 }
@@ -124,7 +125,11 @@ pub(super) fn header(properties: &BasicProperties, name: &str) -> Option<String>
 }
 
 /// The properties of a message on its way to the dead queue: what it had, and why it is there.
-pub(super) fn buried(properties: &BasicProperties, reason: &str, from_queue: &str) -> BasicProperties {
+pub(super) fn buried(
+    properties: &BasicProperties,
+    reason: &str,
+    from_queue: &str,
+) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
     headers.insert("from_queue".into(), AMQPValue::LongString(from_queue.into()));
@@ -187,7 +192,9 @@ mod tests {
     #[test]
     fn properties_say_it_all_in_the_console() {
         let properties = properties(&execute("b"), &"gathering-worker".into(), 1_700_000_000);
-        let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
+        let text = |value: &Option<ShortString>| {
+            value.as_ref().map(ToString::to_string).unwrap_or_default()
+        };
         assert_eq!(text(properties.content_type()), "application/json");
         assert_eq!(text(properties.content_encoding()), "utf-8");
         assert_eq!(text(properties.message_id()), "01900000-0000-7000-8000-000000000002/b/2");
@@ -196,8 +203,14 @@ mod tests {
         assert_eq!(text(properties.app_id()), "gathering-worker");
         assert_eq!(*properties.delivery_mode(), Some(2));
         assert_eq!(*properties.timestamp(), Some(1_700_000_000));
-        let names: Vec<_> =
-            properties.headers().as_ref().unwrap().inner().keys().map(|name| name.as_str().to_owned()).collect();
+        let names: Vec<_> = properties
+            .headers()
+            .as_ref()
+            .unwrap()
+            .inner()
+            .keys()
+            .map(|name| name.as_str().to_owned())
+            .collect();
         assert_eq!(names, ["node", "pipeline", "reason", "traceparent", "version"]);
         assert_eq!(header(&properties, "reason").as_deref(), Some("retry"));
     }
@@ -224,16 +237,25 @@ mod tests {
         assert!(why(b"\xff\xfe").contains("expected value"));
         assert!(why(br#"{"type":"run.stop"}"#).contains("the body is no job"));
         let unknown = format!(r#"{{"type":"run.stop","job":"{ROW}","reason":"retry"}}"#);
-        assert!(why(unknown.as_bytes()).contains("unknown variant `run.stop`"), "{}", why(unknown.as_bytes()));
+        assert!(
+            why(unknown.as_bytes()).contains("unknown variant `run.stop`"),
+            "{}",
+            why(unknown.as_bytes())
+        );
         let no_run = format!(r#"{{"type":"run.start","job":"{ROW}","reason":"retry"}}"#);
-        assert!(why(no_run.as_bytes()).contains("missing field `run`"), "{}", why(no_run.as_bytes()));
+        assert!(
+            why(no_run.as_bytes()).contains("missing field `run`"),
+            "{}",
+            why(no_run.as_bytes())
+        );
     }
 
     #[test]
     fn the_longest_names_stay_below_one_kibibyte() {
         let long = "n".repeat(128);
         let job = Job { pipeline: Some(long.clone()), version: Some(i32::MAX), ..execute(&long) };
-        let job = Job { task: Task::NodeExecute { run: RUN, node: long, attempt: i32::MAX }, ..job };
+        let job =
+            Job { task: Task::NodeExecute { run: RUN, node: long, attempt: i32::MAX }, ..job };
         let (body, properties) = encode(&job, &"gathering-scheduler".into());
         assert!(body.len() < 1024, "{}", body.len());
         assert!(properties.message_id().as_ref().unwrap().as_str().len() <= 255);

@@ -66,7 +66,12 @@ impl Publisher {
         let publisher = Self { rows, hints, burials, status: status.subscribe() };
         let actor = Actor {
             topology: Topology::new(config.prefix.clone()),
-            inbox: Inbox { rows: row_queue, hints: hint_queue, burials: burial_queue, again: Vec::new() },
+            inbox: Inbox {
+                rows: row_queue,
+                hints: hint_queue,
+                burials: burial_queue,
+                again: Vec::new(),
+            },
             config,
             confirmed,
             status,
@@ -80,7 +85,8 @@ impl Publisher {
     pub fn offer(&self, out: Outgoing) -> bool {
         let taken = *self.status.borrow() != Status::Blocked && self.rows.try_send(out).is_ok();
         if !taken {
-            metrics::counter!("gathering_broker_left_to_leader_total", "why" => "no_room").increment(1);
+            metrics::counter!("gathering_broker_left_to_leader_total", "why" => "no_room")
+                .increment(1);
         }
         taken
     }

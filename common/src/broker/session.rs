@@ -121,7 +121,8 @@ impl Session {
     async fn try_out(&mut self, actor: &Actor) -> Result<(), Ended> {
         let (jobs, exchange) = (self.jobs.clone(), self.events_exchange.clone());
         let attempt = async move {
-            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            let (options, properties) =
+                (BasicPublishOptions::default(), BasicProperties::default());
             jobs.basic_publish(exchange, "ping".into(), options, b"", properties).await?.await
         };
         tokio::pin!(attempt);
@@ -169,7 +170,8 @@ impl Session {
         self.publish(&mut rows, actor).await?;
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         loop {
-            let room = if self.blocked { 0 } else { Self::WINDOW.saturating_sub(self.pending.len()) };
+            let room =
+                if self.blocked { 0 } else { Self::WINDOW.saturating_sub(self.pending.len()) };
             tokio::select! {
                 biased;
                 Some(event) = self.events.next() => self.notice(event, actor)?,
@@ -229,14 +231,23 @@ impl Session {
         self.send(self.dead.clone(), "".into(), body, properties, What::Burial(done));
     }
 
-    fn send(&mut self, exchange: ShortString, key: ShortString, body: Vec<u8>, properties: BasicProperties, what: What) {
+    fn send(
+        &mut self,
+        exchange: ShortString,
+        key: ShortString,
+        body: Vec<u8>,
+        properties: BasicProperties,
+        what: What,
+    ) {
         let (number, jobs) = (self.next, self.jobs.clone());
         self.next += 1;
         self.pending.insert(number, Pending { sent_at: Instant::now(), what });
         // Only this task polls them, so a tag and its frames are queued together.
         self.confirms.push(Box::pin(async move {
             let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-            let confirm = async { jobs.basic_publish(exchange, key, options, &body, properties).await?.await };
+            let confirm = async {
+                jobs.basic_publish(exchange, key, options, &body, properties).await?.await
+            };
             (number, confirm.await)
         }));
     }
@@ -269,7 +280,9 @@ impl Session {
         let mut confirmed = Vec::with_capacity(outcomes.len());
         for (number, acked) in outcomes {
             match self.pending.remove(&number).map(|pending| pending.what) {
-                Some(What::Row(row)) if self.returned.remove(&row.job.id) => self.returned(&row, actor),
+                Some(What::Row(row)) if self.returned.remove(&row.job.id) => {
+                    self.returned(&row, actor)
+                }
                 Some(What::Row(row)) if acked => confirmed.push(row.job.id),
                 Some(What::Row(row)) => nacked(&row, actor),
                 Some(What::Burial(done)) if acked => _ = done.send(()),
@@ -298,9 +311,13 @@ impl Session {
 
     fn returned(&mut self, row: &Outgoing, actor: &mut Actor) {
         self.declared.remove(&row.lane);
-        metrics::counter!("gathering_broker_returned_total", "lane" => row.lane.clone()).increment(1);
+        metrics::counter!("gathering_broker_returned_total", "lane" => row.lane.clone())
+            .increment(1);
         if let Some(times) = actor.seldom.due(&format!("returned {}", row.lane), Instant::now()) {
-            warn!(lane = row.lane, times, "messages came back: the lane has no queue bound to it. Their rows are kept");
+            warn!(
+                lane = row.lane,
+                times, "messages came back: the lane has no queue bound to it. Their rows are kept"
+            );
         }
     }
 
@@ -344,7 +361,8 @@ impl Session {
             let body = serde_json::to_vec(&hint).expect("ids and words always serialize");
             let options = BasicPublishOptions::default();
             // Lost without harm; a broken connection is noticed elsewhere.
-            let _ = channel.basic_publish(exchange, hint::KEY.into(), options, &body, properties).await;
+            let _ =
+                channel.basic_publish(exchange, hint::KEY.into(), options, &body, properties).await;
         }));
     }
 
@@ -387,6 +405,7 @@ fn nacked(row: &Outgoing, actor: &mut Actor) {
 /// These rows were not published, or not confirmed, in time.
 fn leave(count: usize) {
     if count > 0 {
-        metrics::counter!("gathering_broker_left_to_leader_total", "why" => "late").increment(count as u64);
+        metrics::counter!("gathering_broker_left_to_leader_total", "why" => "late")
+            .increment(count as u64);
     }
 }

@@ -24,7 +24,9 @@ pub(super) enum Undeclared {
     )]
     Mismatch { text: String },
     /// It is missing, and this user may not make it.
-    #[error("{what} is missing, and this user may not make it; declare it with a user that may `configure` it")]
+    #[error(
+        "{what} is missing, and this user may not make it; declare it with a user that may `configure` it"
+    )]
     Missing { what: String },
     /// Anything else.
     #[error(transparent)]
@@ -94,7 +96,11 @@ impl Topology {
             Part::Exchange { name: self.work_exchange(), kind: ExchangeKind::Direct },
             Part::Exchange { name: self.dead(), kind: ExchangeKind::Fanout },
             Part::Exchange { name: self.events_exchange(), kind: ExchangeKind::Topic },
-            Part::Queue { name: self.dead(), arguments: quorum(), binding: (self.dead(), String::new()) },
+            Part::Queue {
+                name: self.dead(),
+                arguments: quorum(),
+                binding: (self.dead(), String::new()),
+            },
         ];
         parts.extend(lanes.iter().map(|lane| self.lane(lane)));
         parts
@@ -102,8 +108,13 @@ impl Topology {
 
     fn lane(&self, lane: &str) -> Part {
         let mut arguments = quorum();
-        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(self.dead().into()));
-        Part::Queue { name: self.lane_queue(lane), arguments, binding: (self.work_exchange(), lane.to_owned()) }
+        arguments
+            .insert("x-dead-letter-exchange".into(), AMQPValue::LongString(self.dead().into()));
+        Part::Queue {
+            name: self.lane_queue(lane),
+            arguments,
+            binding: (self.work_exchange(), lane.to_owned()),
+        }
     }
 }
 
@@ -126,7 +137,12 @@ impl Part {
         };
         match self.attempt(link, true).await {
             Ok(()) => {
-                link.say_once(|| warn!(reason = text(&refused), "may not declare the topology; using what is there"));
+                link.say_once(|| {
+                    warn!(
+                        reason = text(&refused),
+                        "may not declare the topology; using what is there"
+                    )
+                });
                 Ok(())
             }
             Err(Undeclared::Broker(error)) if code(&error) == Some(404) => {
@@ -151,8 +167,16 @@ impl Part {
     async fn declare_on(&self, channel: &Channel, passive: bool) -> lapin::Result<()> {
         match self {
             Self::Exchange { name, kind } => {
-                let options = ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
-                channel.exchange_declare(name.as_str().into(), kind.clone(), options, FieldTable::default()).await
+                let options =
+                    ExchangeDeclareOptions { passive, durable: true, ..Default::default() };
+                channel
+                    .exchange_declare(
+                        name.as_str().into(),
+                        kind.clone(),
+                        options,
+                        FieldTable::default(),
+                    )
+                    .await
             }
             Self::Queue { name, arguments, binding: (exchange, key) } => {
                 let queue = || ShortString::from(name.as_str());
@@ -162,7 +186,15 @@ impl Part {
                     return Ok(());
                 }
                 let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
-                channel.queue_bind(queue(), exchange, key, QueueBindOptions::default(), FieldTable::default()).await
+                channel
+                    .queue_bind(
+                        queue(),
+                        exchange,
+                        key,
+                        QueueBindOptions::default(),
+                        FieldTable::default(),
+                    )
+                    .await
             }
         }
     }

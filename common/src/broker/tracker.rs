@@ -77,7 +77,10 @@ mod tests {
     fn what_lies_above_a_gap_is_acked_one_by_one() {
         let mut tracker = tracker(5);
         let words = tracker.settle(&[Acked(1), Acked(3), Acked(5)]);
-        assert_eq!(words, Words { ack_up_to: Some(1), ack: vec![3, 5], acked: 3, ..Words::default() });
+        assert_eq!(
+            words,
+            Words { ack_up_to: Some(1), ack: vec![3, 5], acked: 3, ..Words::default() }
+        );
         // 4 is open: the gap at 2 closes, and 3 must not be named again.
         let words = tracker.settle(&[Acked(2)]);
         assert_eq!(words, Words { ack_up_to: Some(2), acked: 1, ..Words::default() });
@@ -89,7 +92,10 @@ mod tests {
     #[test]
     fn a_requeue_does_not_hold_up_acks() {
         let words = tracker(3).settle(&[Requeued(1), Acked(2)]);
-        assert_eq!(words, Words { requeue: vec![1], ack_up_to: Some(2), acked: 1, ..Words::default() });
+        assert_eq!(
+            words,
+            Words { requeue: vec![1], ack_up_to: Some(2), acked: 1, ..Words::default() }
+        );
     }
 
     #[test]

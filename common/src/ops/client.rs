@@ -28,9 +28,14 @@ pub async fn probe(addr: SocketAddr) -> anyhow::Result<()> {
 /// The whole answer to a `GET`. An address of all interfaces is asked on this machine.
 pub(super) async fn fetch(mut addr: SocketAddr, path: &str) -> anyhow::Result<String> {
     if addr.ip().is_unspecified() {
-        addr.set_ip(if addr.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        addr.set_ip(if addr.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
-    let mut stream = TcpStream::connect(addr).await.with_context(|| format!("nobody listens on {addr}"))?;
+    let mut stream =
+        TcpStream::connect(addr).await.with_context(|| format!("nobody listens on {addr}"))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
     stream.take(LONGEST).read_to_string(&mut answer).await?;

@@ -15,14 +15,17 @@ pub(super) fn describe() {
 }
 
 pub(super) fn record() {
-    if let Some(process) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
+    if let Some(process) =
+        fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse)
+    {
         counter!("process_cpu_milliseconds_total").absolute((process.cpu * 1000.0 / TICKS) as u64);
         gauge!("process_threads").set(process.threads);
         if let Some(boot) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_time) {
             gauge!("process_start_time_seconds").set(boot + process.start / TICKS);
         }
     }
-    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident) {
+    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident)
+    {
         gauge!("process_resident_memory_bytes").set(bytes);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -51,7 +54,8 @@ fn boot_time(text: &str) -> Option<f64> {
 }
 
 fn resident(text: &str) -> Option<f64> {
-    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    let kibibytes =
+        text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
     Some(kibibytes.trim().parse::<f64>().ok()? * 1024.0)
 }
 

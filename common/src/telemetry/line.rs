@@ -107,14 +107,16 @@ mod tests {
             .with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let run = tracing::info_span!("run", run = "r1", node = "outer").entered();
-            let node = tracing::info_span!("node", node = "a", attempt = tracing::field::Empty).entered();
+            let node =
+                tracing::info_span!("node", node = "a", attempt = tracing::field::Empty).entered();
             node.record("attempt", 2);
             tracing::warn!(count = 3, quick = true, "it \"happened\"\nso");
             drop((node, run));
             tracing::info!("outside");
         });
         let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["message"], "it \"happened\"\nso");
         assert_eq!(lines[0]["level"], "WARN");
