@@ -50,7 +50,9 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
         let mut response = (status, axum::Json(self.body)).into_response();
-        if let Some(location) = self.location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        if let Some(location) =
+            self.location.and_then(|location| HeaderValue::try_from(location).ok())
+        {
             response.headers_mut().insert(header::LOCATION, location);
         }
         response

@@ -12,7 +12,9 @@ use crate::app::App;
 use crate::error::{ApiError, Kind};
 
 /// What somebody may do. Each may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// Reads.
@@ -104,9 +106,8 @@ impl Tokens {
             .inspect_err(|error| tracing::debug!(%error, "a token was refused"))
             .ok()?
             .claims;
-        let is_plain = |sub: &str| {
-            (1..=255).contains(&sub.len()) && !sub.chars().any(char::is_control)
-        };
+        let is_plain =
+            |sub: &str| (1..=255).contains(&sub.len()) && !sub.chars().any(char::is_control);
         is_plain(&claims.sub).then_some(Caller { sub: claims.sub, role: claims.role })
     }
 }
@@ -130,8 +131,10 @@ pub(crate) async fn admit(
     if let Needs::Role(least) = needs {
         let caller = authenticate(&app, request.headers()).await?;
         if caller.role < least {
-            let detail = format!("This needs the role {}; yours is {}.", least.name(), caller.role.name());
-            let challenge = HeaderValue::from_static(r#"Bearer realm="gathering", error="insufficient_scope""#);
+            let detail =
+                format!("This needs the role {}; yours is {}.", least.name(), caller.role.name());
+            let challenge =
+                HeaderValue::from_static(r#"Bearer realm="gathering", error="insufficient_scope""#);
             return Err(ApiError::new(Kind::NotAllowed, detail)
                 .with_header(header::WWW_AUTHENTICATE, challenge));
         }
@@ -169,7 +172,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let caller = parts.extensions.get::<Self>().cloned();
-        caller.ok_or_else(|| ApiError::internal("a route that anybody may call asked for its caller"))
+        caller
+            .ok_or_else(|| ApiError::internal("a route that anybody may call asked for its caller"))
     }
 }
 
@@ -190,12 +194,16 @@ mod tests {
         assert_eq!((caller.sub.as_str(), caller.role), ("ada", Role::Operator));
 
         let signed = |secret: &[u8], header: Header, claims: serde_json::Value| {
-            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret)).expect("it signs")
+            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret))
+                .expect("it signs")
         };
         let now = jsonwebtoken::get_current_timestamp();
         let good = serde_json::json!({"sub": "ada", "role": "admin", "exp": now + 60});
         let mut cases = vec![
-            ("another secret", signed(b"another secret, as long as that one", Header::default(), good.clone())),
+            (
+                "another secret",
+                signed(b"another secret, as long as that one", Header::default(), good.clone()),
+            ),
             ("another algorithm", signed(SECRET, Header::new(Algorithm::HS512), good.clone())),
         ];
         for (name, claim, value) in [
@@ -225,7 +233,8 @@ mod tests {
         let read = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).expect("a value"));
+                headers
+                    .append(header::AUTHORIZATION, HeaderValue::from_str(value).expect("a value"));
             }
             bearer(&headers).map(str::to_owned)
         };

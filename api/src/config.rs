@@ -40,7 +40,12 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) signing: Signing,
     /// Where to listen
-    #[arg(long, env = "GATHERING_HTTP_ADDR", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "GATHERING_HTTP_ADDR",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
     pub(crate) http_addr: SocketAddr,
     /// How long requests under way may take to end after SIGTERM
     #[arg(long, env = "GATHERING_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = config::duration)]
@@ -78,7 +83,12 @@ pub(crate) struct Token {
 #[derive(Debug, Args)]
 pub(crate) struct Health {
     /// Where the api listens
-    #[arg(long, env = "GATHERING_HTTP_ADDR", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "GATHERING_HTTP_ADDR",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
     pub(crate) http_addr: SocketAddr,
 }
 
@@ -98,8 +108,10 @@ impl Signing {
     /// What signs and verifies tokens with that key.
     pub(crate) fn tokens(&self) -> Result<Tokens, Unusable> {
         const NAME: &str = "GATHERING_JWT_SECRET";
-        const FORM: &str = "a random text of at least 32 bytes, such as `openssl rand -base64 48` prints";
-        let secret = config::required(NAME, FORM, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
+        const FORM: &str =
+            "a random text of at least 32 bytes, such as `openssl rand -base64 48` prints";
+        let secret =
+            config::required(NAME, FORM, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
         if secret.reveal().len() < 32 {
             return Err(Unusable::new(NAME, format!("is too short; it wants {FORM}")));
         }

@@ -215,17 +215,20 @@ impl From<&store::Error> for ApiError {
         let constraint = refusal.and_then(|refusal| refusal.constraint());
         let code = refusal.and_then(|refusal| refusal.code());
         match (constraint, code.as_deref()) {
-            (Some("pipelines_name_taken"), _) => {
-                Self::new(Kind::NameTaken, "There is a pipeline of this name; PUT makes a new version of it.")
-            }
+            (Some("pipelines_name_taken"), _) => Self::new(
+                Kind::NameTaken,
+                "There is a pipeline of this name; PUT makes a new version of it.",
+            ),
             // Text that is not UTF-8 or has U+0000, a number that is too large, something too large for an index.
             (_, Some("22021" | "22P05" | "22003" | "54000")) => {
                 Self::new(Kind::Invalid, "The database cannot hold a value of this request.")
                     .with_cause(error.to_string())
             }
             // Somebody else held the lock for too long.
-            (_, Some("55P03")) => Self::new(Kind::Conflict, "This is being changed by another request; try again.")
-                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            (_, Some("55P03")) => {
+                Self::new(Kind::Conflict, "This is being changed by another request; try again.")
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             // A table or a column that is missing: migrations have not been applied yet.
             (_, Some("42P01" | "42703")) => {
                 Self::unavailable("The database is not migrated yet.").with_cause(error.to_string())

@@ -86,9 +86,13 @@ fn unsupported(taken: &str) -> ApiError {
 }
 
 async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."));
+    let too_large =
+        || ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > limit as u64) {
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| length > limit as u64)
+    {
         return Err(too_large());
     }
     let reading = axum::body::to_bytes(body, limit);
@@ -116,9 +120,8 @@ fn is_over_limit(error: &axum::Error) -> bool {
 }
 
 fn json(bytes: &[u8]) -> Result<Value, ApiError> {
-    let value = serde_json::from_slice(bytes).map_err(|error| {
-        ApiError::malformed(format!("The body is not JSON: {error}."))
-    })?;
+    let value = serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::malformed(format!("The body is not JSON: {error}.")))?;
     storable(value)
 }
 
@@ -148,7 +151,8 @@ impl<S: Send + Sync> FromRequestParts<S> for RunId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
         run_id(&text).map(Self)
     }
 }
@@ -173,7 +177,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        let Path(name) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
         if name.contains('\0') {
             return Err(ApiError::no_pipeline(&name));
         }
@@ -182,8 +187,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 fn run_id(text: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(text)
-        .map_err(|_| ApiError::malformed(format!("{text:?} is not the id of a run: that is a UUID.")))
+    Uuid::try_parse(text).map_err(|_| {
+        ApiError::malformed(format!("{text:?} is not the id of a run: that is a UUID."))
+    })
 }
 
 fn bad_path(rejection: PathRejection) -> ApiError {

@@ -64,7 +64,12 @@ impl Fields {
     }
 
     /// Up to `most` different strings, each of 1 to `longest` bytes.
-    pub(crate) fn strings(&mut self, name: &'static str, most: usize, longest: usize) -> Vec<String> {
+    pub(crate) fn strings(
+        &mut self,
+        name: &'static str,
+        most: usize,
+        longest: usize,
+    ) -> Vec<String> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let Value::Array(items) = value else {
             self.fault(name, "Must be a list of strings.");
@@ -99,7 +104,8 @@ impl Fields {
         let known = self.asked.join(", ");
         for name in self.left.keys() {
             let pointer = format!("{}/{}", self.at, token(name));
-            self.faults.push(Pointed::new(pointer, format!("Is not known here; known are: {known}.")));
+            self.faults
+                .push(Pointed::new(pointer, format!("Is not known here; known are: {known}.")));
         }
         if self.faults.is_empty() { Ok(read) } else { Err(self.faults) }
     }
@@ -124,7 +130,13 @@ mod tests {
         let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(
             pointers,
-            ["/items/0/tags/1", "/items/0/tags/2", "/items/0/delay", "/items/0/a~1b", "/items/0/inptu"]
+            [
+                "/items/0/tags/1",
+                "/items/0/tags/2",
+                "/items/0/delay",
+                "/items/0/a~1b",
+                "/items/0/inptu"
+            ]
         );
     }
 

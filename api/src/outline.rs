@@ -52,7 +52,8 @@ impl Outlines {
         if let Some((pipeline, version)) = version {
             return self.of_version(pool, pipeline, version).await;
         }
-        let text = |name| action.and_then(|node| node[name].as_str()).unwrap_or_default().to_owned();
+        let text =
+            |name| action.and_then(|node| node[name].as_str()).unwrap_or_default().to_owned();
         Ok(Arc::new(vec![Outlined { id: text("id"), node_type: text("type") }]))
     }
 }

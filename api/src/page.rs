@@ -74,13 +74,17 @@ impl Parameters {
 
     /// A number.
     pub(crate) fn number<T: FromStr>(&mut self, name: &'static str) -> Option<T> {
-        self.parsed(name, |text| text.parse().map_err(|_| format!("{text:?} is not a number that is possible here.")))
+        self.parsed(name, |text| {
+            text.parse().map_err(|_| format!("{text:?} is not a number that is possible here."))
+        })
     }
 
     /// An instant in RFC 3339.
     pub(crate) fn instant(&mut self, name: &'static str) -> Option<clock::Instant> {
         self.parsed(name, |text| {
-            text.parse().map_err(|_| format!("{text:?} is not an instant such as \"2030-01-31T08:00:00Z\"."))
+            text.parse().map_err(|_| {
+                format!("{text:?} is not an instant such as \"2030-01-31T08:00:00Z\".")
+            })
         })
     }
 
@@ -184,7 +188,9 @@ mod tests {
 
     #[test]
     fn a_cursor_opens_to_what_was_sealed() {
-        for key in ["", "a", "ab", "abc", "nightly-backup", "0190b2f0-0000-7000-8000-000000000001", "grün"] {
+        for key in
+            ["", "a", "ab", "abc", "nightly-backup", "0190b2f0-0000-7000-8000-000000000001", "grün"]
+        {
             assert_eq!(open(&seal(key)).as_deref(), Some(key));
         }
     }
@@ -211,8 +217,14 @@ mod tests {
             })
         };
         assert_eq!(read(""), Ok(USUAL));
-        assert_eq!(read("limit=7&state=failed,running&state=failed&created_after=2030-01-31T08:00:00Z"), Ok(7));
-        assert_eq!(read("limit=0&state=lost&created_after=now&stat=x").unwrap_err(), "limit state created_after stat");
+        assert_eq!(
+            read("limit=7&state=failed,running&state=failed&created_after=2030-01-31T08:00:00Z"),
+            Ok(7)
+        );
+        assert_eq!(
+            read("limit=0&state=lost&created_after=now&stat=x").unwrap_err(),
+            "limit state created_after stat"
+        );
         assert_eq!(read("limit=1&limit=2").unwrap_err(), "limit");
         assert_eq!(read("state=%00").unwrap_err(), "state");
     }

@@ -67,7 +67,9 @@ fn problem(mut response: Response, id: &HeaderValue) -> Response {
         let kind = Kind::of_status(status);
         let detail = match kind {
             Kind::Unknown => "There is nothing at this address.",
-            Kind::MethodNotAllowed => "This address does not take this method; `Allow` lists those that it takes.",
+            Kind::MethodNotAllowed => {
+                "This address does not take this method; `Allow` lists those that it takes."
+            }
             _ => kind.parts().1,
         };
         Raised { problem: ApiError::new(kind, detail).problem(), cause: None }
@@ -99,7 +101,8 @@ fn what_panicked(panic: &(dyn std::any::Any + Send)) -> String {
 /// The client's id if it is short and printable, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(REQUEST_ID).filter(|id| {
-        (1..=128).contains(&id.len()) && id.as_bytes().iter().all(|byte| matches!(byte, 0x20..=0x7e))
+        (1..=128).contains(&id.len())
+            && id.as_bytes().iter().all(|byte| matches!(byte, 0x20..=0x7e))
     });
     given.cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&Uuid::now_v7().to_string()).expect("a UUID is a header's value")

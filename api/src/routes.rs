@@ -23,7 +23,10 @@ use crate::request;
 
 /// One row of the table.
 struct Route {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the handler knows it; this is for who reads the table"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the handler knows it; this is for who reads the table")
+    )]
     method: Method,
     path: &'static str,
     needs: Needs,
@@ -36,7 +39,8 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    let filter = MethodFilter::try_from(method.clone()).expect("the table has methods that HTTP has");
+    let filter =
+        MethodFilter::try_from(method.clone()).expect("the table has methods that HTTP has");
     Route { method, path, needs, handler: on(filter, handler) }
 }
 

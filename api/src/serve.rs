@@ -35,7 +35,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let stopping = CancellationToken::new();
 
     let pool = store::connect(database.url.reveal().parse()?, database.pool);
-    let outbox = Outbox::start(pool.clone(), broker.clone(), stopping.clone());
+    let (outbox, outbox_tasks) = Outbox::start(pool.clone(), broker.clone(), stopping.clone());
     let (hints, arrivals) = mpsc::channel(HINTS);
     let (listening, _) = HintListener::start(broker, hints, stopping.clone());
     let watch = Watch::default();
@@ -70,6 +70,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         () = overdue => tracing::warn!("requests are still under way after GATHERING_DRAIN; they are cut off"),
     }
     stopping.cancel();
+    outbox_tasks.ended().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -83,7 +83,11 @@ impl Submission {
         }
     }
 
-    fn read_pipeline(name: Option<String>, mut fields: Fields, at: &str) -> Result<Self, Vec<Pointed>> {
+    fn read_pipeline(
+        name: Option<String>,
+        mut fields: Fields,
+        at: &str,
+    ) -> Result<Self, Vec<Pointed>> {
         let name = match name {
             Some(name) => name,
             None => fields.string("pipeline").unwrap_or_default(),
@@ -110,7 +114,8 @@ impl Submission {
                 Err(error) => return Err(vec![Pointed::new(at, error.to_string())]),
             },
             Err(faults) => {
-                let moved = |fault: Pointed| Pointed::new(format!("{at}{}", fault.pointer), fault.detail);
+                let moved =
+                    |fault: Pointed| Pointed::new(format!("{at}{}", fault.pointer), fault.detail);
                 fields.faults(faults.into_iter().map(moved).collect());
                 Wanted::Newest { name: String::new() }
             }
@@ -159,9 +164,15 @@ mod tests {
     #[test]
     fn pointers_lead_into_the_whole_body() {
         let item = json!({"pipeline": "a", "tags": 1, "lane": "gpu"});
-        assert_eq!(pointers(Submission::of_item(item, "/items/3")), ["/items/3/tags", "/items/3/lane"]);
+        assert_eq!(
+            pointers(Submission::of_item(item, "/items/3")),
+            ["/items/3/tags", "/items/3/lane"]
+        );
         assert_eq!(pointers(Submission::of_item(json!({}), "/items/0")), ["/items/0"]);
-        assert_eq!(pointers(Submission::of_item(json!({"action": 1}), "/items/0")), ["/items/0/action"]);
+        assert_eq!(
+            pointers(Submission::of_item(json!({"action": 1}), "/items/0")),
+            ["/items/0/action"]
+        );
         assert_eq!(pointers(Submission::of_pipeline("a".into(), json!([]))), [""]);
     }
 }

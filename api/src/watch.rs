@@ -77,7 +77,12 @@ impl Watch {
     }
 
     /// Passes hints on, and looks once a second, until `stop`.
-    pub(crate) async fn run(self, pool: Pool, mut hints: mpsc::Receiver<Hint>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        pool: Pool,
+        mut hints: mpsc::Receiver<Hint>,
+        stop: CancellationToken,
+    ) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut listening = true;

@@ -156,10 +156,18 @@ impl<'a> Round<'a> {
                 Err(error) => items.push(item(Err(error.problem()))),
             }
         }
-        Decision::Accepted(runs, Reply { status: 200, location: None, body: json!({"items": items}) })
+        Decision::Accepted(
+            runs,
+            Reply { status: 200, location: None, body: json!({"items": items}) },
+        )
     }
 
-    fn run(&self, asked: &Asked, submission: &Submission, known: &Known) -> Result<NewRun, ApiError> {
+    fn run(
+        &self,
+        asked: &Asked,
+        submission: &Submission,
+        known: &Known,
+    ) -> Result<NewRun, ApiError> {
         let (subject, lane) = match &submission.subject {
             Wanted::Action { node, lane } => (Subject::Action { node: node.clone() }, lane.clone()),
             Wanted::Version { id, name, version, lane } => {
@@ -168,7 +176,8 @@ impl<'a> Round<'a> {
             Wanted::Newest { name } => {
                 let found = self.pipelines.get(name).ok_or_else(|| ApiError::no_pipeline(name))?;
                 if found.paused {
-                    let detail = format!("The pipeline {name:?} is paused: resume it, then submit.");
+                    let detail =
+                        format!("The pipeline {name:?} is paused: resume it, then submit.");
                     return Err(ApiError::new(Kind::Paused, detail));
                 }
                 let faults = known.faults((found.id, found.version), submission);
@@ -200,7 +209,10 @@ impl<'a> Round<'a> {
             matches!(decision, Decision::Accepted(..)) && key.is_some()
         };
         let pairs = self.keys.iter().zip(&self.decisions);
-        pairs.filter(|(key, decision)| accepted((key, decision))).filter_map(|(key, _)| key.as_ref()).collect()
+        pairs
+            .filter(|(key, decision)| accepted((key, decision)))
+            .filter_map(|(key, _)| key.as_ref())
+            .collect()
     }
 
     /// Drops the runs of those whose keys were claimed elsewhere.
@@ -238,7 +250,9 @@ impl<'a> Round<'a> {
                 Decision::Accepted(_, reply) => Ok(reply),
                 Decision::Answered(answer) => answer,
                 Decision::Same(earlier) => answers[earlier].clone(),
-                Decision::Open | Decision::Lost => Err(ApiError::internal("a request was left without an answer")),
+                Decision::Open | Decision::Lost => {
+                    Err(ApiError::internal("a request was left without an answer"))
+                }
             };
             answers.push(answer);
         }

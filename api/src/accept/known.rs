@@ -70,7 +70,9 @@ impl Known {
                 // It was compiled when the version was made; one that no longer compiles checks nothing.
                 let schema = schema.as_ref().and_then(|schema| {
                     let compiled = InputSchema::compile(schema);
-                    compiled.inspect_err(|faults| tracing::error!(?faults, "a stored schema is broken")).ok()
+                    compiled
+                        .inspect_err(|faults| tracing::error!(?faults, "a stored schema is broken"))
+                        .ok()
                 });
                 self.keep(&pipeline.name, version, schema);
             }

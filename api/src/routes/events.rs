@@ -53,7 +53,8 @@ pub(super) async fn stream(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let events = follow(Follower { app, run, waiter, seen, told: None }, changes);
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    let mut response =
+        Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // Proxies that gather answers would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -63,7 +64,9 @@ pub(super) async fn stream(
 fn last_event_id(headers: &HeaderMap) -> Result<i64, ApiError> {
     let Some(given) = headers.get("last-event-id") else { return Ok(0) };
     let seen = given.to_str().ok().and_then(|text| text.parse().ok()).filter(|seen| *seen >= 0);
-    seen.ok_or_else(|| ApiError::malformed("Last-Event-ID must be the id of an event of this stream."))
+    seen.ok_or_else(|| {
+        ApiError::malformed("Last-Event-ID must be the id of an event of this stream.")
+    })
 }
 
 /// Where a stream is.

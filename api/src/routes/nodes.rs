@@ -60,11 +60,14 @@ pub(super) async fn read(
 ) -> Result<Json<NodeDetail>, ApiError> {
     query.finish(())?;
     let run = runs::original(&app.pool, id).await?.ok_or_else(ApiError::no_run)?;
-    let outline =
-        app.outlines.of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref()).await?;
-    let outlined = outline.iter().find(|outlined| outlined.id == node).ok_or_else(|| {
-        ApiError::new(Kind::Unknown, format!("The run has no node {node:?}."))
-    })?;
+    let outline = app
+        .outlines
+        .of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref())
+        .await?;
+    let outlined = outline
+        .iter()
+        .find(|outlined| outlined.id == node)
+        .ok_or_else(|| ApiError::new(Kind::Unknown, format!("The run has no node {node:?}.")))?;
     // In this order: an attempt that ends in between shows in both, and is dropped from the first below.
     let found = nodes::read(&app.pool, id, &node).await?;
     let past = nodes::attempts(&app.pool, id, &node).await?;

@@ -71,7 +71,12 @@ impl PipelineView {
 }
 
 /// What is stored of a definition.
-fn new_version<'a>(definition: &'a Value, checked: &'a Checked, by: &'a str, lane: &'a str) -> NewVersion<'a> {
+fn new_version<'a>(
+    definition: &'a Value,
+    checked: &'a Checked,
+    by: &'a str,
+    lane: &'a str,
+) -> NewVersion<'a> {
     NewVersion {
         name: &checked.definition.name,
         definition,
@@ -97,8 +102,8 @@ pub(super) async fn create(
     let pipeline = pipelines::create(&mut conn, Uuid::now_v7(), &new).await?;
     let location = HeaderValue::try_from(format!("/v1/pipelines/{}", pipeline.name));
     let (definition, warnings) = (Some(definition), Some(checked.warnings));
-    let mut response =
-        PipelineView { definition, warnings, ..PipelineView::new(pipeline) }.answer(StatusCode::CREATED);
+    let mut response = PipelineView { definition, warnings, ..PipelineView::new(pipeline) }
+        .answer(StatusCode::CREATED);
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -219,7 +224,10 @@ async fn not_this_one(app: &App, name: &str) -> ApiError {
     match pipelines::find(&app.pool, name).await {
         Ok(None) => ApiError::no_pipeline(name),
         Ok(Some(found)) => {
-            let detail = format!("The newest version of {name:?} is {}, not the one that `If-Match` names.", found.version);
+            let detail = format!(
+                "The newest version of {name:?} is {}, not the one that `If-Match` names.",
+                found.version
+            );
             ApiError::new(Kind::VersionMismatch, detail)
         }
         Err(error) => error.into(),
@@ -247,7 +255,8 @@ fn named(mut body: Value, name: &str) -> Result<Value, ApiError> {
         }
         Some(given) if given == name => {}
         Some(_) => {
-            let detail = format!("Must be {name:?}, as in the address; a pipeline cannot be renamed.");
+            let detail =
+                format!("Must be {name:?}, as in the address; a pipeline cannot be renamed.");
             return Err(ApiError::pointed(vec![Pointed::new("/name", detail)]));
         }
     }
@@ -268,7 +277,10 @@ mod tests {
 
     #[test]
     fn a_definition_is_named_by_its_address() {
-        assert_eq!(named(json!({"nodes": []}), "a").expect("it is"), json!({"name": "a", "nodes": []}));
+        assert_eq!(
+            named(json!({"nodes": []}), "a").expect("it is"),
+            json!({"name": "a", "nodes": []})
+        );
         assert!(named(json!({"name": "a"}), "a").is_ok());
         let problem = named(json!({"name": "b"}), "a").expect_err("another name").problem();
         assert_eq!(problem.errors[0].pointer.as_deref(), Some("/name"));
@@ -278,7 +290,8 @@ mod tests {
     fn if_match_names_a_version() {
         let read = |text: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(header::IF_MATCH, HeaderValue::from_str(text).expect("a header's value"));
+            headers
+                .insert(header::IF_MATCH, HeaderValue::from_str(text).expect("a header's value"));
             if_match(&headers).map_err(|error| error.kind)
         };
         assert_eq!(if_match(&HeaderMap::new()).expect("nothing is wrong"), None);

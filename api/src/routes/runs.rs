@@ -105,8 +105,10 @@ async fn ended(app: &App, id: Uuid, wait: Duration) -> Result<Option<Run>, ApiEr
 }
 
 async fn view(app: &App, run: Run) -> Result<RunView, ApiError> {
-    let outline =
-        app.outlines.of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref()).await?;
+    let outline = app
+        .outlines
+        .of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref())
+        .await?;
     Ok(RunView::new(run, &outline))
 }
 

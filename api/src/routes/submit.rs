@@ -28,7 +28,10 @@ pub(super) struct Origin {
 impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Origin {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut http::request::Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        state: &S,
+    ) -> Result<Self, ApiError> {
         let Caller { sub: caller, .. } = Caller::from_request_parts(parts, state).await?;
         let trace = Extension::<Traceparent>::from_request_parts(parts, state).await;
         let Extension(traceparent) =
@@ -42,7 +45,8 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Origin {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(key) = given.next() else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && given.next().is_none());
+    let key =
+        key.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && given.next().is_none());
     let detail = "Idempotency-Key must be given once, with 1 to 255 printable ASCII characters.";
     key.map(|key| Some(key.to_owned())).ok_or_else(|| ApiError::malformed(detail))
 }
@@ -119,11 +123,13 @@ pub(super) async fn rerun(
     let keep_completed = keeps_completed(body.value)?;
     let run = runs::original(&app.pool, id).await?.ok_or_else(ApiError::no_run)?;
     if !run.state.is_terminal() {
-        let detail = format!("The run is {}: only a run that has ended can be rerun.", run.state.name());
+        let detail =
+            format!("The run is {}: only a run that has ended can be rerun.", run.state.name());
         return Err(ApiError::new(Kind::NotEnded, detail));
     }
     if keep_completed && run.state == common::run::RunState::Completed {
-        let detail = "The run completed, so that nothing of it is left to run: rerun it from \"start\".";
+        let detail =
+            "The run completed, so that nothing of it is left to run: rerun it from \"start\".";
         return Err(ApiError::new(Kind::Conflict, detail));
     }
     let subject = match (run.pipeline_id, run.pipeline, run.version, run.action) {

@@ -57,7 +57,10 @@ pub(super) async fn checked(body: Value) -> Result<(Value, Checked, String), Api
 fn check(body: &Value) -> Result<(Checked, Graph), Refused> {
     let mut checked = pipeline::check(body);
     if body.get("name").is_some_and(|name| name == "validate") {
-        let taken = Pointed::new("/name", "Is taken by the address /v1/pipelines/validate; choose another.");
+        let taken = Pointed::new(
+            "/name",
+            "Is taken by the address /v1/pipelines/validate; choose another.",
+        );
         checked = match checked {
             Ok(Checked { warnings, .. }) => Err(Refused { errors: vec![taken], warnings }),
             Err(mut refused) => {
@@ -74,7 +77,9 @@ fn check(body: &Value) -> Result<(Checked, Graph), Refused> {
 }
 
 /// Checking a large definition takes a while, in which the threads that serve requests have better to do.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| ApiError::internal(format!("checking a definition: {error}")))
 }
