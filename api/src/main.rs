@@ -22,14 +22,16 @@ use common::store;
 
 use crate::config::{Cli, Command, Migrate, Token};
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Serve(settings) => serve::serve(*settings).await,
-        Command::Migrate(settings) => migrate(&settings).await,
-        Command::Token(settings) => print_token(&settings),
-        Command::Health(settings) => common::ops::probe(settings.http_addr).await,
-    }
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    common::shutdown::run(async {
+        match cli.command {
+            Command::Serve(settings) => serve::serve(*settings).await,
+            Command::Migrate(settings) => migrate(&settings).await,
+            Command::Token(settings) => print_token(&settings),
+            Command::Health(settings) => common::ops::probe(settings.http_addr).await,
+        }
+    })
 }
 
 /// Waits for the database, and applies what is missing.

@@ -45,9 +45,7 @@ enum Ended {
     Silence,
 }
 
-async fn patiently<T>(
-    answer: impl Future<Output = Result<T, LeaderError>>,
-) -> Result<T, Ended> {
+async fn patiently<T>(answer: impl Future<Output = Result<T, LeaderError>>) -> Result<T, Ended> {
     match tokio::time::timeout(PATIENCE, answer).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Ended::Silence),

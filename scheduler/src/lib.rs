@@ -31,8 +31,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let broker = config.broker.resolve(&format!("gathering-scheduler {name}"))?;
     let (publisher, published) = Publisher::start(broker, confirmed, publishing.clone());
     let heard = watch::Sender::new(None);
-    let readiness =
-        Readiness::new(Some(heard_lately(heard.subscribe())), vec![publisher.status()]);
+    let readiness = Readiness::new(Some(heard_lately(heard.subscribe())), vec![publisher.status()]);
     let metrics = ops::metrics()?;
     let candidate = Candidate {
         address,

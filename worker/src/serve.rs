@@ -73,10 +73,13 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     shutdown.cancelled().await;
     readiness.drain();
     drain(&worker, &consumer, args.drain).await;
-    drop(helpers);
-    match Arc::try_unwrap(consumer) {
-        Ok(consumer) => consumer.close().await,
-        Err(_) => tracing::debug!("the consumer ends with the process"),
+    for helper in helpers {
+        helper.abort();
+        let _ = helper.await;
+    }
+    // Nobody else has it any more: the last acks are sent before the connection is closed.
+    if let Some(consumer) = Arc::into_inner(consumer) {
+        consumer.close().await;
     }
     end(last, outbox_tasks, presence_task).await;
     drop(ops);

@@ -64,8 +64,7 @@ impl Prune {
     async fn runs(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
         let started = Instant::now();
         let mut tx = desk.session.begin().await?;
-        let pruned =
-            prune::runs(&mut tx, self.retention.as_secs_f64(), self.slice.limit()).await?;
+        let pruned = prune::runs(&mut tx, self.retention.as_secs_f64(), self.slice.limit()).await?;
         tx.commit().await?;
         metrics::counter!("gathering_pruned_runs_total").increment(pruned.runs);
         if pruned.is_all {

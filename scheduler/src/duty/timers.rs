@@ -62,7 +62,8 @@ impl Timers {
                 self.slice.took(found as i64, started.elapsed());
                 metrics::counter!("gathering_timers_fired_total").increment(fired.timers as u64);
                 // What was due and could not be taken is another's for the moment.
-                let rest = if fired.timers == 0 { Duration::from_millis(20) } else { Duration::ZERO };
+                let rest =
+                    if fired.timers == 0 { Duration::from_millis(20) } else { Duration::ZERO };
                 desk.post.send(fired.rows);
                 desk.post.hint(fired.changed, fired.stopping, fired.ended);
                 Ok(rest)
@@ -117,9 +118,8 @@ mod tests {
     #[test]
     fn only_some_deadlines_are_met_at_a_time() {
         let timer = |kind| Timer { run: Uuid::nil(), node: String::new(), kind };
-        let mut due: Vec<Timer> = (0..40)
-            .flat_map(|_| [timer(TimerKind::Deadline), timer(TimerKind::Start)])
-            .collect();
+        let mut due: Vec<Timer> =
+            (0..40).flat_map(|_| [timer(TimerKind::Deadline), timer(TimerKind::Start)]).collect();
         cut(&mut due);
         let deadlines = due.iter().filter(|timer| timer.kind == TimerKind::Deadline).count();
         assert_eq!((deadlines, due.len()), (DEADLINES, DEADLINES + 40));

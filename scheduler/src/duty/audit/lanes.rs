@@ -112,6 +112,9 @@ mod tests {
         assert!(!lanes.has_lost("gpu", instant(101)));
         assert!(!lanes.has_lost("default", instant(100)));
         lanes.proved(proof(50));
-        assert!(lanes.has_lost("gpu", instant(100)), "a probe that was overtaken proves nothing less");
+        assert!(
+            lanes.has_lost("gpu", instant(100)),
+            "a probe that was overtaken proves nothing less"
+        );
     }
 }

@@ -147,7 +147,9 @@ impl Done {
                 [Repair::FailStuck(run, _)] => {
                     tracing::error!(run_id = %run, "nothing moved this run on: it is failed");
                 }
-                _ => tracing::warn!(kind = name, count = self.count, first = ?batch.first(), "repaired"),
+                _ => {
+                    tracing::warn!(kind = name, count = self.count, first = ?batch.first(), "repaired")
+                }
             }
         }
         desk.post.send(self.rows);

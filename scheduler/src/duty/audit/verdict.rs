@@ -69,10 +69,9 @@ pub fn of_run(run: &OpenRun, lanes: &Lanes) -> Verdict {
         (RunState::Running | RunState::Cancelling, _) if run.is_live => Verdict::Fine,
         (RunState::Running, _) => Verdict::SeemsStuck,
         (RunState::Cancelling, _) => Verdict::Needs(Repair::FinishStopping(run.id)),
-        (
-            RunState::Completed | RunState::Failed | RunState::Cancelled | RunState::TimedOut,
-            _,
-        ) => Verdict::Fine,
+        (RunState::Completed | RunState::Failed | RunState::Cancelled | RunState::TimedOut, _) => {
+            Verdict::Fine
+        }
     }
 }
 
@@ -134,8 +133,11 @@ mod tests {
     fn owners() -> Owners {
         let (mut owners, now) = (Owners::default(), std::time::Instant::now());
         for seconds in [0, 10] {
-            let look = [(DEAD, false), (ALIVE, true)]
-                .map(|(id, is_locked)| WorkerSeen { id, lanes: vec![], is_locked });
+            let look = [(DEAD, false), (ALIVE, true)].map(|(id, is_locked)| WorkerSeen {
+                id,
+                lanes: vec![],
+                is_locked,
+            });
             owners.looked(look.to_vec(), now + Duration::from_secs(seconds));
         }
         owners
