@@ -7,6 +7,7 @@
 mod definitions;
 mod faults;
 mod graph_property;
+mod harness;
 mod idempotency;
 mod interpreter;
 mod nodes;
