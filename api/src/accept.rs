@@ -2,6 +2,7 @@
 
 mod decide;
 mod known;
+mod new_runs;
 
 use std::sync::Arc;
 

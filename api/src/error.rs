@@ -1,94 +1,17 @@
 //! What a client is told when something is wrong: one problem document (RFC 9457) for all of it.
 
+mod kind;
+
 use std::sync::Arc;
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use common::problem::Pointed;
 use common::store;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What went wrong, by what the client can do about it. Each has one stable `type`, title and status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Malformed,
-    NotSignedIn,
-    NotAllowed,
-    Unknown,
-    MethodNotAllowed,
-    TooSlow,
-    Conflict,
-    NameTaken,
-    Paused,
-    NotEnded,
-    Ended,
-    InFlight,
-    VersionMismatch,
-    TooLarge,
-    UnsupportedMediaType,
-    Invalid,
-    KeyReused,
-    Unavailable,
-    Internal,
-}
-
-impl Kind {
-    /// The end of its `type`, its title and its status.
-    pub(crate) fn parts(self) -> (&'static str, &'static str, StatusCode) {
-        match self {
-            Self::Malformed => ("malformed", "The request cannot be read", StatusCode::BAD_REQUEST),
-            Self::NotSignedIn => ("not-signed-in", "Not signed in", StatusCode::UNAUTHORIZED),
-            Self::NotAllowed => ("not-allowed", "Not allowed", StatusCode::FORBIDDEN),
-            Self::Unknown => ("unknown", "Not found", StatusCode::NOT_FOUND),
-            Self::MethodNotAllowed => {
-                ("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED)
-            }
-            Self::TooSlow => ("too-slow", "The request took too long", StatusCode::REQUEST_TIMEOUT),
-            Self::Conflict => ("conflict", "Conflict", StatusCode::CONFLICT),
-            Self::NameTaken => ("name-taken", "The name is taken", StatusCode::CONFLICT),
-            Self::Paused => ("paused", "The pipeline is paused", StatusCode::CONFLICT),
-            Self::NotEnded => ("not-ended", "The run has not ended", StatusCode::CONFLICT),
-            Self::Ended => ("ended", "The run has ended", StatusCode::CONFLICT),
-            Self::InFlight => {
-                ("in-flight", "The same request is still in flight", StatusCode::CONFLICT)
-            }
-            Self::VersionMismatch => {
-                ("version-mismatch", "Another version", StatusCode::PRECONDITION_FAILED)
-            }
-            Self::TooLarge => ("too-large", "Too large", StatusCode::PAYLOAD_TOO_LARGE),
-            Self::UnsupportedMediaType => (
-                "unsupported-media-type",
-                "Unsupported media type",
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ),
-            Self::Invalid => ("invalid", "Invalid", StatusCode::UNPROCESSABLE_ENTITY),
-            Self::KeyReused => (
-                "key-reused",
-                "The idempotency key was used for another request",
-                StatusCode::UNPROCESSABLE_ENTITY,
-            ),
-            Self::Unavailable => {
-                ("unavailable", "Unavailable for now", StatusCode::SERVICE_UNAVAILABLE)
-            }
-            Self::Internal => ("internal", "Internal error", StatusCode::INTERNAL_SERVER_ERROR),
-        }
-    }
-
-    /// The kind for an answer that another layer gave without a problem document.
-    pub(crate) fn of_status(status: StatusCode) -> Self {
-        match status {
-            StatusCode::NOT_FOUND => Self::Unknown,
-            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
-            StatusCode::REQUEST_TIMEOUT => Self::TooSlow,
-            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
-            StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
-            status if status.is_client_error() => Self::Malformed,
-            _ => Self::Internal,
-        }
-    }
-}
+pub(crate) use self::kind::Kind;
 
 /// A problem document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -124,6 +47,17 @@ pub(crate) struct Fault {
     pub(crate) detail: String,
 }
 
+impl Fault {
+    /// What is wrong, with its place.
+    fn sentence(&self) -> String {
+        match (&self.pointer, &self.parameter) {
+            (Some(pointer), _) if !pointer.is_empty() => format!("{pointer}: {}", self.detail),
+            (_, Some(parameter)) => format!("{parameter}: {}", self.detail),
+            _ => format!("The body: {}", self.detail),
+        }
+    }
+}
+
 impl From<Pointed> for Fault {
     fn from(pointed: Pointed) -> Self {
         Self { pointer: Some(pointed.pointer), parameter: None, detail: pointed.detail }
@@ -134,6 +68,12 @@ impl From<Pointed> for Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     pub(crate) kind: Kind,
+    rest: Box<Rest>,
+}
+
+/// Apart, so that what can fail returns little.
+#[derive(Debug, Clone)]
+struct Rest {
     detail: String,
     faults: Vec<Fault>,
     header: Option<(HeaderName, HeaderValue)>,
@@ -149,7 +89,11 @@ pub(crate) struct Raised {
 
 impl ApiError {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), faults: Vec::new(), header: None, cause: None }
+        let detail = detail.into();
+        Self {
+            kind,
+            rest: Box::new(Rest { detail, faults: Vec::new(), header: None, cause: None }),
+        }
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -167,10 +111,12 @@ impl ApiError {
     /// What is wrong with the body or the query; `faults` is never empty.
     pub(crate) fn invalid(faults: Vec<Fault>) -> Self {
         let detail = match faults.as_slice() {
-            [only] => only.detail.clone(),
+            [only] => only.sentence(),
             many => format!("{} things are wrong; `errors` lists them.", many.len()),
         };
-        Self { faults, ..Self::new(Kind::Invalid, detail) }
+        let mut error = Self::new(Kind::Invalid, detail);
+        error.rest.faults = faults;
+        error
     }
 
     pub(crate) fn pointed(errors: Vec<Pointed>) -> Self {
@@ -184,15 +130,17 @@ impl ApiError {
 
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         let detail = "This is a fault of the server. It is in its log under the request's id.";
-        Self { cause: Some(cause.into()), ..Self::new(Kind::Internal, detail) }
+        Self::new(Kind::Internal, detail).with_cause(cause)
     }
 
-    pub(crate) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.rest.header = Some((name, value));
+        self
     }
 
-    fn with_cause(self, cause: impl Into<String>) -> Self {
-        Self { cause: Some(cause.into()), ..self }
+    fn with_cause(mut self, cause: impl Into<String>) -> Self {
+        self.rest.cause = Some(cause.into());
+        self
     }
 
     pub(crate) fn problem(self) -> Problem {
@@ -201,8 +149,8 @@ impl ApiError {
             kind: format!("urn:gathering:problem:{name}"),
             title,
             status: status.as_u16(),
-            detail: self.detail,
-            errors: self.faults,
+            detail: self.rest.detail,
+            errors: self.rest.faults,
             request_id: None,
         }
     }
@@ -256,10 +204,10 @@ impl From<Arc<store::Error>> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(mut self) -> Response {
         let mut response = self.kind.parts().2.into_response();
-        if let Some((name, value)) = self.header.take() {
+        if let Some((name, value)) = self.rest.header.take() {
             response.headers_mut().insert(name, value);
         }
-        let cause = self.cause.take();
+        let cause = self.rest.cause.take();
         response.extensions_mut().insert(Raised { problem: self.problem(), cause });
         response
     }
@@ -280,7 +228,9 @@ mod tests {
     #[test]
     fn one_fault_is_the_detail_and_several_are_counted() {
         let fault = |at: &str| Pointed::new(at, "is wrong");
-        assert_eq!(ApiError::pointed(vec![fault("/a")]).detail, "is wrong");
-        assert!(ApiError::pointed(vec![fault("/a"), fault("/b")]).detail.starts_with("2 things"));
+        assert_eq!(ApiError::pointed(vec![fault("/a")]).rest.detail, "/a: is wrong");
+        assert!(
+            ApiError::pointed(vec![fault("/a"), fault("/b")]).rest.detail.starts_with("2 things")
+        );
     }
 }

@@ -139,7 +139,7 @@ fn storable(value: Value) -> Result<Value, ApiError> {
         None => Ok(value),
         Some(pointer) => Err(ApiError::pointed(vec![common::problem::Pointed::new(
             pointer,
-            "Has a character U+0000, which the database cannot hold; leave it out.",
+            "has a character U+0000, which the database cannot hold; leave it out",
         )])),
     }
 }

@@ -20,7 +20,7 @@ impl Fields {
         let at = at.into();
         let (left, faults) = match value {
             Value::Object(fields) => (fields, Vec::new()),
-            _ => (Map::new(), vec![Pointed::new(at.clone(), "Must be an object.")]),
+            _ => (Map::new(), vec![Pointed::new(at.clone(), "must be an object")]),
         };
         Self { at, left, asked: Vec::new(), faults }
     }
@@ -51,7 +51,7 @@ impl Fields {
         match self.take(name)? {
             Value::String(text) => Some(text),
             _ => {
-                self.fault(name, "Must be a string.");
+                self.fault(name, "must be a string");
                 None
             }
         }
@@ -60,7 +60,7 @@ impl Fields {
     /// A duration such as `"30s"`.
     pub(crate) fn duration(&mut self, name: &'static str) -> Option<Duration> {
         let text = self.string(name)?;
-        duration::parse(&text).map_err(|error| self.fault(name, format!("{error}."))).ok()
+        duration::parse(&text).map_err(|error| self.fault(name, error.to_string())).ok()
     }
 
     /// Up to `most` different strings, each of 1 to `longest` bytes.
@@ -72,11 +72,11 @@ impl Fields {
     ) -> Vec<String> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let Value::Array(items) = value else {
-            self.fault(name, "Must be a list of strings.");
+            self.fault(name, "must be a list of strings");
             return Vec::new();
         };
         if items.len() > most {
-            self.fault(name, format!("May have {most} items at most."));
+            self.fault(name, format!("may have {most} items at most"));
             return Vec::new();
         }
         let mut strings = Vec::with_capacity(items.len());
@@ -91,7 +91,7 @@ impl Fields {
                     let pointer = format!("{}/{index}", self.pointer(name));
                     self.faults.push(Pointed::new(
                         pointer,
-                        format!("Must be a string of 1 to {longest} bytes."),
+                        format!("must be a string of 1 to {longest} bytes"),
                     ));
                 }
             }
@@ -105,7 +105,7 @@ impl Fields {
         for name in self.left.keys() {
             let pointer = format!("{}/{}", self.at, token(name));
             self.faults
-                .push(Pointed::new(pointer, format!("Is not known here; known are: {known}.")));
+                .push(Pointed::new(pointer, format!("is not known here; known are: {known}")));
         }
         if self.faults.is_empty() { Ok(read) } else { Err(self.faults) }
     }

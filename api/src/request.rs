@@ -25,7 +25,8 @@ const REQUEST_ID: &str = "x-request-id";
 pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let traceparent = traceparent(request.headers());
-    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
+    let run = run_in(request.uri().path()).map(tracing::field::display);
+    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default(), run);
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(traceparent);
@@ -39,14 +40,27 @@ pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
         let _entered = span.enter();
         let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
         let status = response.status();
-        tracing::debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "answered");
+        let accepted = response.headers().get(header::LOCATION);
+        let run = accepted.and_then(|at| run_in(at.to_str().ok()?)).map(tracing::field::display);
+        tracing::debug!(%method, route, status = status.as_u16(), run, took = ?began.elapsed(), "answered");
         count(method.as_str(), route, status, began);
-        if status.is_client_error() || status.is_server_error() {
+        if (status.is_client_error() || status.is_server_error()) && !is_report(&response) {
             response = problem(response, &id);
         }
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// The run that an address is about.
+fn run_in(path: &str) -> Option<Uuid> {
+    let id = path.strip_prefix("/v1/runs/")?;
+    Uuid::try_parse(id.split('/').next()?).ok()
+}
+
+/// Whether it says in JSON what it has to say: `/health/ready` does, and nothing that is an error.
+fn is_report(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|json| json == "application/json")
 }
 
 fn count(method: &str, route: &str, status: StatusCode, began: Instant) {

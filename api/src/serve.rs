@@ -1,14 +1,13 @@
 //! The life of the serving process.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use common::broker::HintListener;
 use common::ops::{self, Check, Readiness};
 use common::outbox::Outbox;
+use common::shutdown;
 use common::store::{self, Pool};
-use common::{retry, shutdown};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +39,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let (listening, _) = HintListener::start(broker, hints, stopping.clone());
     let watch = Watch::default();
     tokio::spawn(watch.clone().run(pool.clone(), arrivals, stopping.clone()));
-    tokio::spawn(say_when_there(pool.clone(), stopping.clone()));
+    tokio::spawn(say_what_is_waited_for(pool.clone(), stopping.clone()));
 
     let statuses = vec![outbox.publisher().status(), listening];
     let readiness = Readiness::new(Some(postgres(pool.clone())), statuses);
@@ -98,18 +97,10 @@ fn postgres(pool: Pool) -> Check {
     })
 }
 
-/// Logs what is waited for at the start, until it is there.
-async fn say_when_there(pool: Pool, stop: CancellationToken) {
-    let mut waits = retry::Reconnect::new();
-    loop {
-        match store::is_migrated(&pool).await {
-            Ok(true) => return tracing::info!("Postgres is there, and migrated"),
-            Ok(false) => tracing::info!("waiting for the migrations: run `gathering-api migrate`"),
-            Err(error) => tracing::info!(%error, "waiting for Postgres"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(waits.wait().max(Duration::from_millis(500))) => {}
-        }
+/// Logs what is waited for at the start.
+async fn say_what_is_waited_for(pool: Pool, stopping: CancellationToken) {
+    tokio::select! {
+        () = store::wait_until_migrated(&pool) => {}
+        () = stopping.cancelled() => {}
     }
 }

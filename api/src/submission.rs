@@ -79,7 +79,7 @@ impl Submission {
         match (named("pipeline"), named("action")) {
             (true, false) => Self::read_pipeline(None, Fields::of(item, at), at),
             (false, true) => Self::read_action(Fields::of(item, at), at),
-            _ => Err(vec![Pointed::new(at, "Must have `pipeline` or `action`, and not both.")]),
+            _ => Err(vec![Pointed::new(at, "must have `pipeline` or `action`, and not both")]),
         }
     }
 

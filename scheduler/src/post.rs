@@ -91,6 +91,11 @@ impl Post {
         &self.confirmed[..self.confirmed.len().min(limit)]
     }
 
+    /// Whether no row is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.flight.is_empty()
+    }
+
     /// Whether rows are still to be deleted.
     pub fn has_confirmed(&self) -> bool {
         !self.confirmed.is_empty()

@@ -119,6 +119,9 @@ async fn migrate(url: &str) {
     });
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`gathering-api migrate` failed:\n{said}");
+    // A template that is empty would spoil all tests to come.
+    let migrated = sqlx::query("select from runs").execute(&mut connect(url).await).await;
+    assert!(migrated.is_ok(), "`gathering-api migrate` has laid nothing down:\n{said}");
 }
 
 /// Drops what tests that were killed have left: databases older than an hour.

@@ -300,8 +300,13 @@ impl TestFleet {
 
     /// Stops a process in an orderly way (SIGTERM), and fails the test unless it ends well.
     pub async fn stop(&mut self, role: Role, index: usize) {
+        self.process(role, index).terminate();
+        self.stopped(role, index).await;
+    }
+
+    /// Waits for a process that was asked to stop, and fails the test unless it ends well.
+    pub async fn stopped(&mut self, role: Role, index: usize) {
         let process = self.process(role, index);
-        process.terminate();
         let status = process.exit(PATIENCE + Duration::from_secs(10)).await;
         assert!(status.success(), "{} ended with {status}", process.name());
         self.dismiss(role, index);

@@ -36,7 +36,10 @@ async fn fault_02_a_node_that_kills_its_worker_fails_after_three() {
     let run = client.wait_for(&poison, Duration::from_secs(60)).await.expect("failed");
     assert_eq!(run.error["kind"], "worker_lost", "{run:#?}");
     assert_eq!(
-        fleet.database().count("select losses from node_runs where node = 'run_command'").await,
+        fleet
+            .database()
+            .count("select losses::int8 from node_runs where node = 'run_command'")
+            .await,
         3
     );
     for id in &neighbours {

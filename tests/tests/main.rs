@@ -8,6 +8,7 @@ mod definitions;
 mod examples;
 mod faults;
 mod graph_property;
+mod harness;
 mod idempotency;
 mod interpreter;
 mod nodes;

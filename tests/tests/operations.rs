@@ -76,7 +76,7 @@ async fn a_worker_that_stops_finishes_what_it_runs() {
     })
     .await;
     gate.open();
-    fleet.stop(Role::Worker, 0).await;
+    fleet.stopped(Role::Worker, 0).await;
     let run = client.run(&id).await;
     assert_eq!(run.node("a").state, "completed", "what it ran is recorded: {run:#?}");
     assert_eq!(run.node("b").attempt, 0, "no continuation is started: {run:#?}");

@@ -2,16 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use common::store::accept::{NewRun, Subject};
+use common::store::accept::NewRun;
 use common::store::idempotency::{Given, NewKey};
 use common::store::pipelines::Submittable;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::known::Known;
-use super::{Asked, Reply};
-use crate::error::{ApiError, Kind, Problem};
-use crate::submission::{Submission, Wanted};
+use super::{Asked, Reply, new_runs};
+use crate::error::{ApiError, Kind};
+use crate::submission::Wanted;
 
 type KeyId = (String, String, String);
 
@@ -123,96 +122,23 @@ impl<'a> Round<'a> {
     pub(super) fn decide(&mut self, known: &Known) {
         let open: Vec<_> = self.open().collect();
         for (at, asked) in open {
-            let decision = self.decide_one(asked, known);
-            if let (Decision::Accepted(_, reply), Some(key)) = (&decision, &mut self.keys[at]) {
-                key.answer = json!(reply);
-            }
-            self.decisions[at] = decision;
-        }
-    }
-
-    fn decide_one(&self, asked: &Asked, known: &Known) -> Decision {
-        let mut runs = Vec::new();
-        let mut items = Vec::new();
-        for wanted in &asked.wanted {
-            let run = match wanted {
-                Ok(submission) => self.run(asked, submission, known),
-                Err(problem) => {
-                    items.push(item(Err(problem.clone())));
-                    continue;
+            self.decisions[at] = match new_runs::of(asked, &self.pipelines, known) {
+                Ok((runs, reply)) => {
+                    if let Some(key) = &mut self.keys[at] {
+                        key.answer = json!(reply);
+                    }
+                    Decision::Accepted(runs, reply)
                 }
+                Err(error) => Decision::Answered(Err(error)),
             };
-            match run {
-                Ok(run) if !asked.is_list => {
-                    let location = Some(format!("/v1/runs/{}", run.id));
-                    let reply = Reply { status: 202, location, body: accepted(&run) };
-                    return Decision::Accepted(vec![run], reply);
-                }
-                Err(error) if !asked.is_list => return Decision::Answered(Err(error)),
-                Ok(run) => {
-                    items.push(item(Ok(accepted(&run))));
-                    runs.push(run);
-                }
-                Err(error) => items.push(item(Err(error.problem()))),
-            }
         }
-        Decision::Accepted(
-            runs,
-            Reply { status: 200, location: None, body: json!({"items": items}) },
-        )
-    }
-
-    fn run(
-        &self,
-        asked: &Asked,
-        submission: &Submission,
-        known: &Known,
-    ) -> Result<NewRun, ApiError> {
-        let (subject, lane) = match &submission.subject {
-            Wanted::Action { node, lane } => (Subject::Action { node: node.clone() }, lane.clone()),
-            Wanted::Version { id, name, version, lane } => {
-                (Subject::Pipeline { id: *id, name: name.clone(), version: *version }, lane.clone())
-            }
-            Wanted::Newest { name } => {
-                let found = self.pipelines.get(name).ok_or_else(|| ApiError::no_pipeline(name))?;
-                if found.paused {
-                    let detail =
-                        format!("The pipeline {name:?} is paused: resume it, then submit.");
-                    return Err(ApiError::new(Kind::Paused, detail));
-                }
-                let faults = known.faults((found.id, found.version), submission);
-                if !faults.is_empty() {
-                    return Err(ApiError::pointed(faults));
-                }
-                let (id, version) = (found.id, found.version);
-                (Subject::Pipeline { id, name: name.clone(), version }, found.lane.clone())
-            }
-        };
-        Ok(NewRun {
-            id: Uuid::now_v7(),
-            subject,
-            lane,
-            input: submission.input.clone(),
-            trigger: json!({"kind": if submission.rerun_of.is_some() { "rerun" } else { "api" }}),
-            tags: submission.tags.clone(),
-            created_by: asked.caller.clone(),
-            rerun_of: submission.rerun_of,
-            keep_completed: submission.keep_completed,
-            traceparent: Some(asked.traceparent.clone()),
-            delay: submission.delay,
-        })
     }
 
     /// The keys that are to be stored with their answers.
     pub(super) fn new_keys(&self) -> Vec<&NewKey> {
-        let accepted = |(key, decision): (&'_ Option<NewKey>, &Decision)| {
-            matches!(decision, Decision::Accepted(..)) && key.is_some()
-        };
         let pairs = self.keys.iter().zip(&self.decisions);
-        pairs
-            .filter(|(key, decision)| accepted((key, decision)))
-            .filter_map(|(key, _)| key.as_ref())
-            .collect()
+        let accepted = pairs.filter(|(_, decision)| matches!(decision, Decision::Accepted(..)));
+        accepted.filter_map(|(key, _)| key.as_ref()).collect()
     }
 
     /// Drops the runs of those whose keys were claimed elsewhere.
@@ -267,18 +193,5 @@ fn reused() -> ApiError {
     )
 }
 
-/// What is said of a run that was accepted: as much as is known before it is written.
-fn accepted(run: &NewRun) -> Value {
-    let (kind, pipeline, version) = match &run.subject {
-        Subject::Pipeline { name, version, .. } => ("pipeline", Some(name), Some(version)),
-        Subject::Action { .. } => ("action", None, None),
-    };
-    json!({"id": run.id, "kind": kind, "pipeline": pipeline, "version": version, "state": "queued"})
-}
-
-fn item(outcome: Result<Value, Problem>) -> Value {
-    match outcome {
-        Ok(run) => json!({"status": 202, "run": run}),
-        Err(problem) => json!({"status": problem.status, "problem": problem}),
-    }
-}
+#[cfg(test)]
+mod tests;

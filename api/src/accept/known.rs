@@ -85,7 +85,7 @@ impl Known {
         kept.schemas.contains_key(&version) && kept.newest.get(name) == Some(&version)
     }
 
-    fn keep(&self, name: &str, version: Version, schema: Option<InputSchema>) {
+    pub(super) fn keep(&self, name: &str, version: Version, schema: Option<InputSchema>) {
         let mut kept = self.lock();
         if kept.schemas.len() >= KEPT || kept.newest.len() >= KEPT {
             *kept = Kept::default();

@@ -41,7 +41,7 @@ fn items(body: Value) -> Result<Vec<Value>, ApiError> {
     let items = match fields.take("items") {
         Some(Value::Array(items)) if (1..=MOST).contains(&items.len()) => items,
         _ => {
-            fields.fault("items", format!("Must be a list of 1 to {MOST} items."));
+            fields.fault("items", format!("must be a list of 1 to {MOST} items"));
             Vec::new()
         }
     };

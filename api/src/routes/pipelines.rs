@@ -1,74 +1,24 @@
 //! Pipelines and their versions.
 
+mod shown;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use common::pipeline::{Checked, DEFAULT_LANE};
 use common::problem::Pointed;
-use common::store::pipelines::{self, NewVersion, Pipeline};
-use serde::Serialize;
+use common::store::pipelines::{self, NewVersion};
 use serde_json::Value;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
+use self::shown::PipelineView;
 use super::validate;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, Kind, Problem};
 use crate::extract::{DefinitionBody, Name};
 use crate::page::{Page, Parameters};
-use crate::view::Stamp;
-
-/// A pipeline; in a list, without its definition.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct PipelineView {
-    id: Uuid,
-    name: String,
-    /// The version shown.
-    version: i32,
-    /// The newest version.
-    latest_version: i32,
-    /// Whether submitting is refused.
-    paused: bool,
-    owner: String,
-    created_at: Stamp,
-    updated_at: Stamp,
-    /// As it was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    definition: Option<Value>,
-    /// What its author may want to know; when it is created or replaced.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<super::openapi::Warning>>)]
-    warnings: Option<Vec<Pointed>>,
-}
-
-impl PipelineView {
-    fn new(pipeline: Pipeline) -> Self {
-        Self {
-            id: pipeline.id,
-            name: pipeline.name,
-            version: pipeline.version,
-            latest_version: pipeline.version,
-            paused: pipeline.paused,
-            owner: pipeline.owner,
-            created_at: Stamp(pipeline.created_at),
-            updated_at: Stamp(pipeline.updated_at),
-            definition: None,
-            warnings: None,
-        }
-    }
-
-    /// With the version's number as its tag.
-    fn answer(self, status: StatusCode) -> Response {
-        let tag = HeaderValue::try_from(format!("\"{}\"", self.latest_version));
-        let mut response = (status, Json(self)).into_response();
-        if let Ok(tag) = tag {
-            response.headers_mut().insert(header::ETAG, tag);
-        }
-        response
-    }
-}
 
 /// What is stored of a definition.
 fn new_version<'a>(
@@ -101,9 +51,8 @@ pub(super) async fn create(
     let mut conn = app.pool.acquire().await?;
     let pipeline = pipelines::create(&mut conn, Uuid::now_v7(), &new).await?;
     let location = HeaderValue::try_from(format!("/v1/pipelines/{}", pipeline.name));
-    let (definition, warnings) = (Some(definition), Some(checked.warnings));
-    let mut response = PipelineView { definition, warnings, ..PipelineView::new(pipeline) }
-        .answer(StatusCode::CREATED);
+    let view = PipelineView::new(pipeline).stored(definition, checked.warnings);
+    let mut response = view.answer(StatusCode::CREATED);
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -145,9 +94,7 @@ pub(super) async fn read(
     let version = pipelines::version(&app.pool, pipeline.id, number).await?.ok_or_else(|| {
         ApiError::new(Kind::Unknown, format!("The pipeline {name:?} has no version {number}."))
     })?;
-    let definition = Some(version.definition);
-    let view = PipelineView { version: version.version, definition, ..PipelineView::new(pipeline) };
-    Ok(view.answer(StatusCode::OK))
+    Ok(PipelineView::new(pipeline).at(version).answer(StatusCode::OK))
 }
 
 /// Replace a pipeline
@@ -172,8 +119,7 @@ pub(super) async fn replace(
     let Some(pipeline) = pipelines::replace(&mut conn, &new, expected).await? else {
         return Err(not_this_one(&app, &name).await);
     };
-    let (definition, warnings) = (Some(definition), Some(checked.warnings));
-    let view = PipelineView { definition, warnings, ..PipelineView::new(pipeline) };
+    let view = PipelineView::new(pipeline).stored(definition, checked.warnings);
     Ok(view.answer(StatusCode::OK))
 }
 
@@ -256,7 +202,7 @@ fn named(mut body: Value, name: &str) -> Result<Value, ApiError> {
         Some(given) if given == name => {}
         Some(_) => {
             let detail =
-                format!("Must be {name:?}, as in the address; a pipeline cannot be renamed.");
+                format!("must be {name:?}, as in the address; a pipeline cannot be renamed");
             return Err(ApiError::pointed(vec![Pointed::new("/name", detail)]));
         }
     }

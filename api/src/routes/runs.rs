@@ -76,7 +76,7 @@ pub(super) async fn read(
 ) -> Result<Json<RunView>, ApiError> {
     let wait = query.parsed("wait", duration::parse);
     if wait.is_some_and(|wait| wait > LONGEST_WAIT) {
-        query.fault("wait", "May be 60s at most.");
+        query.fault("wait", "may be 60s at most");
     }
     let wait = query.finish(wait)?;
     let run = match wait {

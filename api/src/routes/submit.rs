@@ -149,7 +149,7 @@ fn keeps_completed(body: serde_json::Value) -> Result<bool, ApiError> {
     let from = fields.string("from");
     let keep = from.as_deref() == Some("failed");
     if !matches!(from.as_deref(), None | Some("start" | "failed")) {
-        fields.fault("from", "Must be \"start\" or \"failed\".");
+        fields.fault("from", "must be \"start\" or \"failed\"");
     }
     fields.finish(keep).map_err(ApiError::pointed)
 }

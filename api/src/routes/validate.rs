@@ -57,10 +57,8 @@ pub(super) async fn checked(body: Value) -> Result<(Value, Checked, String), Api
 fn check(body: &Value) -> Result<(Checked, Graph), Refused> {
     let mut checked = pipeline::check(body);
     if body.get("name").is_some_and(|name| name == "validate") {
-        let taken = Pointed::new(
-            "/name",
-            "Is taken by the address /v1/pipelines/validate; choose another.",
-        );
+        let taken =
+            Pointed::new("/name", "is taken by the address /v1/pipelines/validate; choose another");
         checked = match checked {
             Ok(Checked { warnings, .. }) => Err(Refused { errors: vec![taken], warnings }),
             Err(mut refused) => {

@@ -72,6 +72,9 @@ pub struct WorkerSeen {
 }
 
 /// The next `limit` runs past `after` that have not ended.
+///
+/// Here and below, `(select true … limit 1)` stands for `exists (…)`, which the planner may turn into one look at the
+/// whole table.
 pub async fn open_runs(
     conn: &mut PgConnection,
     after: Uuid,
@@ -81,17 +84,16 @@ pub async fn open_runs(
         OpenRun,
         r#"select r.id, r.state as "state: RunState", r.seq, r.lane, r.queued_at,
                   coalesce(r.queued_at < clock_timestamp() - interval '15 s', false) as "is_old!",
-                  r.queued_at is null and exists (
-                      select from timers t where t.run_id = r.id and t.node = '' and t.kind = 'start'
-                  ) as "has_timer!",
-                  case r.state
-                      when 'running' then exists (
-                          select from node_runs n
-                          where n.run_id = r.id and n.state in ('queued', 'running', 'retrying', 'waiting'))
-                      when 'cancelling' then exists (
-                          select from node_runs n where n.run_id = r.id and n.state = 'running')
-                      else false
-                  end as "is_live!"
+                  coalesce(case when r.queued_at is null then (
+                      select true from timers t
+                      where t.run_id = r.id and t.node = '' and t.kind = 'start' limit 1) end, false) as "has_timer!",
+                  coalesce(case r.state
+                      when 'running' then (
+                          select true from node_runs n
+                          where n.run_id = r.id and n.state in ('queued', 'running', 'retrying', 'waiting') limit 1)
+                      when 'cancelling' then (
+                          select true from node_runs n where n.run_id = r.id and n.state = 'running' limit 1)
+                  end, false) as "is_live!"
            from runs r
            where r.finished_at is null and r.id > $1
            order by r.id limit $2"#,
@@ -117,10 +119,12 @@ pub async fn doubtful_nodes(
              and case n.state
                  when 'queued' then n.queued_at < clock_timestamp() - interval '15 s'
                  when 'running' then n.owner <> all($2)
-                 when 'retrying' then not exists (
-                     select from timers t where t.run_id = n.run_id and t.node = n.node and t.kind = 'retry')
-                 when 'waiting' then not exists (
-                     select from timers t where t.run_id = n.run_id and t.node = n.node and t.kind = 'wait')
+                 when 'retrying' then (
+                     select true from timers t
+                     where t.run_id = n.run_id and t.node = n.node and t.kind = 'retry' limit 1) is null
+                 when 'waiting' then (
+                     select true from timers t
+                     where t.run_id = n.run_id and t.node = n.node and t.kind = 'wait' limit 1) is null
                  else false
              end"#,
         runs,

@@ -19,8 +19,8 @@ pub struct Changes {
     pub seq: i64,
     /// The first failure that was not taken up.
     pub error: Option<Value>,
-    /// When it came to its state, as far as that is noted.
-    pub at: Instant,
+    /// When it came to its state, if that is noted.
+    pub at: Option<Instant>,
     /// The node runs that changed, in the order of their last change.
     pub nodes: Json<Vec<NodeChange>>,
 }
@@ -38,7 +38,7 @@ pub struct NodeChange {
     pub error: Option<Value>,
     /// The run's count at this change.
     pub seq: i64,
-    /// When it came to its state, as far as that is noted.
+    /// When it came to its state, if that is noted.
     pub at: Option<Instant>,
 }
 
@@ -47,12 +47,13 @@ pub async fn since(pool: &PgPool, run: Uuid, seq: i64) -> Result<Option<Changes>
     sqlx::query_as!(
         Changes,
         r#"select r.state as "state: RunState", r.seq, r.error,
-               coalesce(r.finished_at, r.started_at, r.created_at) as "at!",
+               coalesce(r.finished_at, case r.state when 'queued' then r.created_at when 'running' then r.started_at end)
+                   as at,
                coalesce((
                    select json_agg(json_build_object(
                        'node', n.node, 'state', n.state, 'attempt', n.attempt, 'error', n.error, 'seq', n.seq,
                        'at', coalesce(n.finished_at,
-                                      case when n.state = 'queued' then n.queued_at end, n.started_at, n.queued_at))
+                                      case n.state when 'queued' then n.queued_at when 'running' then n.started_at end))
                        order by n.seq, n.node)
                    from node_runs n where n.run_id = r.id and n.seq > $2 and n.state <> 'pending'
                ), '[]') as "nodes!: Json<Vec<NodeChange>>"

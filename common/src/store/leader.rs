@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 
+use super::session::BOUNDS;
+
 /// The key of the lock that the leader's session holds.
 const LOCK_KEY: i64 = 0x6761_7468_6572_0001;
 
@@ -168,19 +170,15 @@ async fn backend(conn: &mut PgConnection) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar!(r#"select pg_backend_pid() as "backend!""#).fetch_one(conn).await
 }
 
-/// So that the server ends the session, and frees the lock, soon after it has lost the leader.
+/// Not as options of the connection, which a pooler refuses with less to say.
 async fn bound(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let (names, settings): (Vec<String>, Vec<String>) =
+        BOUNDS.iter().map(|(name, setting)| ((*name).to_owned(), (*setting).to_owned())).unzip();
     sqlx::query_scalar!(
         r#"select set_config(name, setting, false) as "set!"
-           from (values
-               ('idle_session_timeout', '10s'),
-               ('idle_in_transaction_session_timeout', '5s'),
-               ('statement_timeout', '5s'),
-               ('tcp_keepalives_idle', '3'),
-               ('tcp_keepalives_interval', '1'),
-               ('tcp_keepalives_count', '3'),
-               ('tcp_user_timeout', '6000')
-           ) as wanted (name, setting)"#
+           from unnest($1::text[], $2::text[]) as bounds (name, setting)"#,
+        &names,
+        &settings
     )
     .fetch_all(conn)
     .await?;

@@ -86,6 +86,7 @@ impl Duty for Audit {
         async move {
             let now = Instant::now();
             if !self.repairs.is_empty() {
+                self.look_again(desk, now).await?;
                 repair::some(desk, &mut self.repairs, &self.definitions).await?;
                 return Ok(Duration::ZERO);
             }
@@ -102,6 +103,19 @@ impl Duty for Audit {
 }
 
 impl Audit {
+    /// A worker that was away for long may just have come back, and claimed: right before a take-over, its lock is
+    /// asked once more.
+    async fn look_again(&mut self, desk: &mut Desk<'_>, now: Instant) -> Result<(), LeaderError> {
+        if matches!(self.repairs.front(), Some(Repair::Recover(..))) {
+            self.owners.looked(audit::workers(desk.session.reader()).await?, now);
+            self.repairs.retain(|repair| match repair {
+                Repair::Recover(_, lost) => self.owners.is_dead(lost.owner),
+                _ => true,
+            });
+        }
+        Ok(())
+    }
+
     /// Looks at a slice of the runs, and notes what it needs.
     async fn look(&mut self, desk: &mut Desk<'_>, now: Instant) -> Result<Duration, LeaderError> {
         let limit = self.slice.limit();
@@ -130,7 +144,8 @@ impl Audit {
         match runs.last() {
             Some(last) if runs.len() as i64 == limit => {
                 self.after = last.id;
-                Ok(BREATH)
+                // What is to be mended is mended without a pause.
+                Ok(if self.repairs.is_empty() { BREATH } else { Duration::ZERO })
             }
             _ => Ok(self.end_walk(now)),
         }

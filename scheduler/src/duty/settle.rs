@@ -12,6 +12,8 @@ use super::{Desk, Duty};
 /// Rows that one transaction deletes.
 const AT_ONCE: usize = 2_000;
 const REST: Duration = Duration::from_millis(100);
+/// While nothing is on its way.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// What was published is published again by the next leader, until its row is gone.
 pub struct Settle;
@@ -28,7 +30,7 @@ impl Duty for Settle {
         async move {
             let confirmed = desk.post.confirmed(AT_ONCE);
             if confirmed.is_empty() {
-                return Ok(REST);
+                return Ok(if desk.post.is_idle() { IDLE } else { REST });
             }
             let mut tx = desk.session.begin().await?;
             leftover::delete(&mut tx, confirmed).await?;

@@ -73,6 +73,11 @@ impl Flight {
         }
     }
 
+    /// Whether none is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// How many more may be sent.
     pub(super) fn room(&self) -> usize {
         WINDOW.saturating_sub(self.rows.len())
