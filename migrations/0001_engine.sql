@@ -34,6 +34,10 @@ create table pipeline_versions (
     version int not null check (version >= 1),
     -- As the client sent it: what is read back is what was stored.
     definition jsonb not null,
+    -- Read off the definition when it was accepted, so that a submission reads no definition: the lane of its first
+    -- root, and what its input is checked against.
+    lane text not null,
+    input_schema jsonb,
     created_by text not null,
     created_at timestamptz not null default clock_timestamp(),
     primary key (pipeline_id, version)
@@ -196,6 +200,8 @@ create table probes (
     id uuid primary key,
     lane text not null,
     sent_at timestamptz not null default clock_timestamp(),
+    -- When it has arrived, what was queued in its lane until then, and still is, has lost its message.
+    proves_until timestamptz not null,
     arrived_at timestamptz
 );
 

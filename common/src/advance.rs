@@ -127,8 +127,7 @@ impl<J: Fn(NodeIx) -> Option<Join>> Walk<'_, J> {
         let matched: Vec<(EdgeIx, Option<Resolution>)> =
             outgoing.iter().map(|&edge| (edge, self.matched(edge, &end))).collect();
         let handled = matched.iter().any(|(edge, resolution)| {
-            self.graph.edge(*edge).when == When::Failure
-                && *resolution == Some(Resolution::Taken)
+            self.graph.edge(*edge).when == When::Failure && *resolution == Some(Resolution::Taken)
         });
         let broken = match &end {
             End::Completed => false,
@@ -192,8 +191,7 @@ impl<J: Fn(NodeIx) -> Option<Join>> Walk<'_, J> {
             Resolution::Broken => join.broken = true,
             Resolution::Error(message) => {
                 let id = &self.graph.node(target).node.id;
-                join.error
-                    .get_or_insert_with(|| NodeError::new(ErrorKind::Permanent, message, id));
+                join.error.get_or_insert_with(|| NodeError::new(ErrorKind::Permanent, message, id));
             }
         }
         join.open -= 1;

@@ -103,11 +103,7 @@ const DELETED_AT_ONCE: usize = 2_000;
 
 impl Outbox {
     /// Starts the publisher, and the deletion of what it confirms; both end after `shutdown`.
-    pub fn start(
-        pool: Pool,
-        broker: BrokerConfig,
-        shutdown: CancellationToken,
-    ) -> (Self, Tasks) {
+    pub fn start(pool: Pool, broker: BrokerConfig, shutdown: CancellationToken) -> (Self, Tasks) {
         let (confirmed, arrivals) = mpsc::unbounded_channel();
         let (publisher, task) = Publisher::start(broker, confirmed, shutdown);
         let deletion = tokio::spawn(delete_confirmed(pool, arrivals));

@@ -7,6 +7,7 @@ mod action;
 mod check;
 mod config;
 mod delay;
+mod extent;
 mod findings;
 mod input;
 mod read;

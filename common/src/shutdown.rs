@@ -33,3 +33,15 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
         _ = interrupt.recv() => "SIGINT",
     }
 }
+
+/// Runs a process to its end. Once its future is over all that matters has ended: threads that idle in libraries are
+/// not waited for.
+///
+/// # Errors
+/// Those of the future, and that the runtime cannot be built.
+pub fn run(process: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(process);
+    runtime.shutdown_background();
+    ended
+}

@@ -1,1 +1,22 @@
-fn main() {}
+//! `gathering-scheduler`
+
+use anyhow::bail;
+use clap::Parser;
+use common::{ops, shutdown};
+use scheduler::config::{Command, Config, OpsAddr};
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    shutdown::run(async {
+        match config.command.unwrap_or(Command::Serve) {
+            Command::Serve => {
+                config.log.init()?;
+                scheduler::serve(config, shutdown::on_signal()?).await
+            }
+            Command::Health => match config.ops_addr {
+                OpsAddr::At(addr) => ops::probe(addr).await,
+                OpsAddr::Off => bail!("GATHERING_OPS_ADDR is off: nobody can be asked"),
+            },
+        }
+    })
+}

@@ -37,10 +37,14 @@ rabbitmq_pid() {
   process_of "$pid" "$dir/rabbitmq" && echo "$pid"
 }
 
+# Found by its surroundings: RabbitMQ starts it anew by itself when it is gone.
 epmd_pid() {
-  local pid
-  pid=$(cat "$dir/rabbitmq/epmd.pid" 2>/dev/null) || return 1
-  process_of "$pid" "$dir/rabbitmq" && echo "$pid"
+  local comm pid
+  for comm in $(grep -slx epmd /proc/[0-9]*/comm); do
+    pid=${comm//[!0-9]/}
+    if process_of "$pid" "$dir/rabbitmq"; then echo "$pid"; return; fi
+  done
+  return 1
 }
 
 rabbitmq_up() {
@@ -64,15 +68,17 @@ rabbitmq_up() {
   echo '[rabbitmq_management].' | "${prefix[@]}" tee "$dir/rabbitmq/enabled_plugins" >/dev/null
 
   say "starting RabbitMQ on port $AMQP_PORT"
-  rabbitmq_spawn epmd.pid epmd -port "$EPMD_PORT" -address 127.0.0.1
+  rabbitmq_spawn /dev/null epmd -port "$EPMD_PORT" -address 127.0.0.1
+  local tenths=50
+  until port_taken "$EPMD_PORT" || [ $((tenths -= 1)) = 0 ]; do sleep 0.1; done
   # Under this variable its script becomes the server, instead of waiting for it.
-  rabbitmq_spawn pid env RUNNING_UNDER_SYSTEMD=true "$(rabbitmq_program rabbitmq-server)"
+  rabbitmq_spawn "$dir/rabbitmq/pid" env RUNNING_UNDER_SYSTEMD=true "$(rabbitmq_program rabbitmq-server)"
   rabbitmq_await
 }
 
 # rabbitmq_spawn PIDFILE COMMAND…: in a session of its own, holding none of our files.
 rabbitmq_spawn() {
-  local pidfile=$dir/rabbitmq/$1 environment
+  local pidfile=$1 environment
   shift
   rabbitmq_environment
   (cd / && exec setsid "${prefix[@]}" "${environment[@]}" "$@") \

@@ -1,1 +1,20 @@
-fn main() {}
+//! The system as its users meet it: real binaries, a real PostgreSQL, a real RabbitMQ.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read their environment, and spawn tasks that end with them"
+)]
+
+mod definitions;
+mod faults;
+mod graph_property;
+mod harness;
+mod idempotency;
+mod interpreter;
+mod nodes;
+mod operations;
+mod pipelines;
+mod problems;
+mod rules;
+mod runs;
+mod smoke;
+mod stream;

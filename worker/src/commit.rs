@@ -116,7 +116,8 @@ impl Starts {
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
         let keeping = Keeping { owner: Some(core.id), serves: &serves, quick: &quick };
-        let started = start::start(&mut tx, starts, keeping, core.spare(), &core.definitions).await?;
+        let started =
+            start::start(&mut tx, starts, keeping, core.spare(), &core.definitions).await?;
         let mut answers = started.answers;
         if self.doubt.unknown {
             for (answer, item) in answers.iter_mut().zip(starts) {
@@ -249,10 +250,7 @@ impl Records {
         if !mine::was_moved(conn, record.context.id, node, attempt, self.core.id).await? {
             return Ok(RecordAnswer::Stale);
         }
-        self.core
-            .reread(conn, record.context.id, record.job)
-            .await
-            .map(RecordAnswer::Recorded)
+        self.core.reread(conn, record.context.id, record.job).await.map(RecordAnswer::Recorded)
     }
 }
 

@@ -73,25 +73,31 @@ fn ops_addr(text: &str) -> Result<OpsAddr, String> {
     if text == "off" {
         return Ok(OpsAddr::Off);
     }
-    text.parse()
-        .map(OpsAddr::At)
-        .map_err(|_| "GATHERING_OPS_ADDR wants an address such as 127.0.0.1:8081, or `off`".to_owned())
+    text.parse().map(OpsAddr::At).map_err(|_| {
+        "GATHERING_OPS_ADDR wants an address such as 127.0.0.1:8081, or `off`".to_owned()
+    })
 }
 
 /// The slots of each lane. Lanes without a number share evenly what is left of `concurrency`.
 pub(crate) fn lanes(text: &str, concurrency: u16) -> Result<BTreeMap<String, u16>, String> {
-    let wrong = |why: String| format!("GATHERING_LANES: {why}; it wants `default`, or `default=48,gpu=16`");
+    let wrong =
+        |why: String| format!("GATHERING_LANES: {why}; it wants `default`, or `default=48,gpu=16`");
     let mut given: BTreeMap<String, Option<u16>> = BTreeMap::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let (name, slots) = match item.split_once('=') {
             None => (item, None),
             Some((name, slots)) => {
                 let slots = slots.trim().parse::<u16>().ok().filter(|slots| *slots > 0);
-                (name.trim(), Some(slots.ok_or_else(|| wrong(format!("`{item}` has no number of slots")))?))
+                (
+                    name.trim(),
+                    Some(slots.ok_or_else(|| wrong(format!("`{item}` has no number of slots")))?),
+                )
             }
         };
         if !common::pipeline::is_lane(name) {
-            return Err(wrong(format!("`{name}` is no lane's name (letters, digits, `.`, `_`, `-`; 64 at most)")));
+            return Err(wrong(format!(
+                "`{name}` is no lane's name (letters, digits, `.`, `_`, `-`; 64 at most)"
+            )));
         }
         if given.insert(name.to_owned(), slots).is_some() {
             return Err(wrong(format!("`{name}` is named twice")));
@@ -133,15 +139,24 @@ mod tests {
     #[test]
     fn lanes_share_what_is_left() {
         assert_eq!(slots("default"), [("default".to_owned(), 64)]);
-        assert_eq!(slots("default=48, gpu=16"), [("default".to_owned(), 48), ("gpu".to_owned(), 16)]);
-        assert_eq!(slots("a,b,c=1"), [("a".to_owned(), 32), ("b".to_owned(), 31), ("c".to_owned(), 1)]);
+        assert_eq!(
+            slots("default=48, gpu=16"),
+            [("default".to_owned(), 48), ("gpu".to_owned(), 16)]
+        );
+        assert_eq!(
+            slots("a,b,c=1"),
+            [("a".to_owned(), 32), ("b".to_owned(), 31), ("c".to_owned(), 1)]
+        );
     }
 
     #[test]
     fn wrong_lanes_say_what_is_wanted() {
         for text in ["", "a=0", "a=x", "a,a", "a b", "a=64,b"] {
             let error = lanes(text, 64).expect_err(text);
-            assert!(error.contains("GATHERING_LANES") && error.contains("default=48,gpu=16"), "{error}");
+            assert!(
+                error.contains("GATHERING_LANES") && error.contains("default=48,gpu=16"),
+                "{error}"
+            );
         }
     }
 

@@ -81,11 +81,7 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
 }
 
 /// What has killed two workers is tried once more, with nothing beside it.
-async fn alone(
-    worker: &Arc<Worker>,
-    claimed: &Claimed,
-    entry: &crate::registry::Entry,
-) -> Outcome {
+async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry::Entry) -> Outcome {
     let quiet = tokio::time::timeout(perform::QUIET_WITHIN, worker.alone.write()).await;
     match quiet {
         Ok(_alone) => {

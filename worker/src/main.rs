@@ -19,8 +19,7 @@ use crate::config::{Cli, Command, OpsAddr};
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    common::shutdown::run(async {
         match cli.command {
             None | Some(Command::Serve) => {
                 cli.worker.log.init()?;

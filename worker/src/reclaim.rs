@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::context::RunContext;
-use common::store::reclaim::{self, Found, Life, loss};
 use common::store;
+use common::store::reclaim::{self, Found, Life, loss};
 use uuid::Uuid;
 
 use crate::commit::{Assigned, Settled};

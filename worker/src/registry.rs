@@ -220,7 +220,10 @@ impl Executing {
 
     /// Stops everything, to be given back.
     pub(crate) fn hand_back(&self) {
-        lock(&self.runs).values().flat_map(HashMap::values).for_each(|stop| stop.stop(Why::Draining));
+        lock(&self.runs)
+            .values()
+            .flat_map(HashMap::values)
+            .for_each(|stop| stop.stop(Why::Draining));
     }
 }
 

@@ -73,10 +73,13 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     shutdown.cancelled().await;
     readiness.drain();
     drain(&worker, &consumer, args.drain).await;
-    drop(helpers);
-    match Arc::try_unwrap(consumer) {
-        Ok(consumer) => consumer.close().await,
-        Err(_) => tracing::debug!("the consumer ends with the process"),
+    for helper in helpers {
+        helper.abort();
+        let _ = helper.await;
+    }
+    // Nobody else has it any more: the last acks are sent before the connection is closed.
+    if let Some(consumer) = Arc::into_inner(consumer) {
+        consumer.close().await;
     }
     end(last, outbox_tasks, presence_task).await;
     drop(ops);
@@ -147,7 +150,10 @@ async fn drain(worker: &Arc<Worker>, consumer: &ConsumerHandle, time: Duration) 
     if tokio::time::timeout(time, worker.tasks.wait()).await.is_ok() {
         return;
     }
-    tracing::info!(node_runs = worker.core.executing.len(), "handing back what did not end in time");
+    tracing::info!(
+        node_runs = worker.core.executing.len(),
+        "handing back what did not end in time"
+    );
     worker.core.executing.hand_back();
     if tokio::time::timeout(HAND_BACK, worker.tasks.wait()).await.is_err() {
         tracing::warn!(node_runs = worker.core.executing.len(), "left to be taken over");

@@ -23,8 +23,9 @@ fn render(template: Value, input: Value) -> Result<Value, String> {
     let run = json!({"id": "r1"});
     let outputs = HashMap::from([("a".to_owned(), json!({"n": 2}))]);
     let scope = Scope { input: &input, outputs: &outputs, run: &run, output: None };
-    let template = Template::compile(&template)
-        .map_err(|errors| errors.into_iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<String>())?;
+    let template = Template::compile(&template).map_err(|errors| {
+        errors.into_iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<String>()
+    })?;
     template.render(&scope)
 }
 
@@ -193,7 +194,10 @@ fn a_whole_expression_keeps_its_type_and_a_text_is_a_text() {
         (json!("<b>{{ input.html }}</b>"), json!("<b><i>&</i></b>")),
         (json!("{\"json\": {{ input.list | tojson }}}"), json!("{\"json\": [1, {\"x\": null}]}")),
         (json!("{% raw %}{{ input.n }}{% endraw %}"), json!("{{ input.n }}")),
-        (json!("no { braces } # here {# no comment #}"), json!("no { braces } # here {# no comment #}")),
+        (
+            json!("no { braces } # here {# no comment #}"),
+            json!("no { braces } # here {# no comment #}"),
+        ),
         (
             json!({"a": ["{{ nodes.a.output.n }}", 1], "b": {"c": "{{ run.id }}!"}, "d": null}),
             json!({"a": [2, 1], "b": {"c": "r1!"}, "d": null}),
@@ -220,7 +224,10 @@ fn an_error_in_a_template_names_its_place() {
         (json!({"a": "{% set input = 1 %}"}), "/a: `input` cannot be given another value"),
         (json!({"a": "{% for nodes in [1] %}{% endfor %}"}), "/a: `nodes` cannot"),
         (json!({"a": "{{ secrets.x }}"}), "/a: secrets are not available yet"),
-        (json!({"a": "x {{ nodes[input.n].output }}"}), "/a: `nodes` must be followed by a constant"),
+        (
+            json!({"a": "x {{ nodes[input.n].output }}"}),
+            "/a: `nodes` must be followed by a constant",
+        ),
         (json!({"a": "x {{ nope }}"}), "/a: `nope` is not defined"),
     ] {
         let error = render(template.clone(), json!({})).unwrap_err();
@@ -230,9 +237,10 @@ fn an_error_in_a_template_names_its_place() {
 
 #[test]
 fn all_that_does_not_compile_is_named() {
-    let errors =
-        Template::compile(&json!({"a": "{{ x }}", "b": ["{{ 1 + }}", "fine"], "c": "{{ secrets.y }}"}))
-            .unwrap_err();
+    let errors = Template::compile(
+        &json!({"a": "{{ x }}", "b": ["{{ 1 + }}", "fine"], "c": "{{ secrets.y }}"}),
+    )
+    .unwrap_err();
     let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
     assert_eq!(pointers, ["/a", "/b/0", "/c"]);
 }
@@ -267,7 +275,9 @@ fn work_is_bounded_by_fuel() {
 
 #[test]
 fn nothing_overflows_a_threads_stack() {
-    let nest = |open: &str, inner: &str, close: &str, n| format!("{}{inner}{}", open.repeat(n), close.repeat(n));
+    let nest = |open: &str, inner: &str, close: &str, n| {
+        format!("{}{inner}{}", open.repeat(n), close.repeat(n))
+    };
     let mut sources = vec![];
     for n in [50, 140, 149, 299, 400, 100_000] {
         sources.extend([
@@ -295,7 +305,8 @@ fn nothing_overflows_a_threads_stack() {
         .flat_map(|n| {
             [
                 nest("{% if true %}", "x", "{% endif %}", n),
-                nest("{% if false %}{% el", "if true %}x{% endif %}", "", 1).replace("if false", &"if false %}{% el".repeat(n)),
+                nest("{% if false %}{% el", "if true %}x{% endif %}", "", 1)
+                    .replace("if false", &"if false %}{% el".repeat(n)),
                 nest("{% for x in [1] %}", "x", "{% endfor %}", n),
                 nest("{% filter upper %}", "x", "{% endfilter %}", n),
                 nest("{% set x %}", "x", "{% endset %}", n),
@@ -317,7 +328,11 @@ fn nothing_overflows_a_threads_stack() {
         assert_eq!(render(json!("{{ input.deep }}"), deep.clone()), Ok(deep["deep"].clone()));
         assert!(render(json!("{{ [input.deep] }}"), deep.clone()).is_ok());
         assert!(render(json!("x {{ input.deep }}"), deep.clone()).is_ok());
-        assert!(render(json!("{{ [[[[input.deep]]]] }}"), deep.clone()).unwrap_err().contains("nested deeper"));
+        assert!(
+            render(json!("{{ [[[[input.deep]]]] }}"), deep.clone())
+                .unwrap_err()
+                .contains("nested deeper")
+        );
         assert!(render(json!("{{ input.deep | tojson }}"), deep.clone()).is_ok());
         assert!(render(json!("{{ input.deep == input.deep }}"), deep.clone()).is_ok());
         assert!(Template::compile(&deep).is_ok());

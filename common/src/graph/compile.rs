@@ -223,7 +223,8 @@ impl Names {
                     } else {
                         String::new()
                     };
-                    let detail = format!("it names {}, and there is no such node{near}", quoted(name));
+                    let detail =
+                        format!("it names {}, and there is no such node{near}", quoted(name));
                     self.errors.push(Pointed::new(pointer(), detail));
                 }
             }

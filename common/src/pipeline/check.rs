@@ -36,7 +36,8 @@ pub struct Refused {
 
 /// Reads a definition, and finds everything that is wrong with it.
 pub fn check(value: &Value) -> Result<Checked, Refused> {
-    check_graph(value).map(|(graph, warnings)| Checked { definition: graph.into_definition(), warnings })
+    check_graph(value)
+        .map(|(graph, warnings)| Checked { definition: graph.into_definition(), warnings })
 }
 
 /// As [`check`], for those who want the graph as well: it was compiled anyway.
@@ -71,7 +72,8 @@ fn stores(value: &Value, findings: &mut Findings) {
         findings.error(pointer, UNSTORABLE);
     }
     if serde_json::to_writer(Room(MOST_BYTES), value).is_err() {
-        findings.error("", format!("it is larger than {} MiB; split the pipeline", MOST_BYTES >> 20));
+        findings
+            .error("", format!("it is larger than {} MiB; split the pipeline", MOST_BYTES >> 20));
     }
 }
 
@@ -114,7 +116,8 @@ fn loose_ends(definition: &Definition, findings: &mut Findings) {
     if definition.nodes.len() > 1 {
         for (ix, node) in definition.nodes.iter().enumerate() {
             if !joined.contains(node.id.as_str()) && !node.id.starts_with(UNREADABLE) {
-                let detail = format!("no edge joins `{}` to another node; it runs by itself", node.id);
+                let detail =
+                    format!("no edge joins `{}` to another node; it runs by itself", node.id);
                 findings.warn(format!("/nodes/{ix}"), detail);
             }
         }
@@ -122,7 +125,8 @@ fn loose_ends(definition: &Definition, findings: &mut Findings) {
     let mut seen = HashSet::new();
     for (ix, edge) in definition.edges.iter().enumerate() {
         if !seen.insert((&edge.from, &edge.to, edge.when, &edge.condition)) {
-            findings.warn(format!("/edges/{ix}"), "another edge says the same; one of them is enough");
+            findings
+                .warn(format!("/edges/{ix}"), "another edge says the same; one of them is enough");
         }
     }
 }

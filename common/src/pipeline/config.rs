@@ -21,7 +21,8 @@ struct Schema {
 
 impl Schema {
     fn new(text: Value) -> Self {
-        let validator = schema::compile(&text).expect("a schema of ours is valid, which a test pins");
+        let validator =
+            schema::compile(&text).expect("a schema of ours is valid, which a test pins");
         Self { text, validator }
     }
 
@@ -159,13 +160,21 @@ pub(super) fn action(
         "call_api" => &CALL_API,
         "run_command" => &RUN_COMMAND,
         _ => {
-            let detail = format!("the action {} cannot run here; those that can are {}", quoted(name), actions());
+            let detail = format!(
+                "the action {} cannot run here; those that can are {}",
+                quoted(name),
+                actions()
+            );
             return findings.error(named_at, detail);
         }
     };
-    let bodies: Vec<_> = ["json", "text", "form"].into_iter().filter(|key| input.contains_key(*key)).collect();
+    let bodies: Vec<_> =
+        ["json", "text", "form"].into_iter().filter(|key| input.contains_key(*key)).collect();
     if name == "call_api" && bodies.len() > 1 {
-        findings.error(pointer, format!("a request has one body: keep one of `{}`", bodies.join("`, `")));
+        findings.error(
+            pointer,
+            format!("a request has one body: keep one of `{}`", bodies.join("`, `")),
+        );
     }
     schema.check(&Value::Object(input), pointer, findings);
 }
@@ -188,7 +197,12 @@ fn condition(node: &Node, pointer: &str, findings: &mut Findings) {
     CONDITION.check(&Value::Object(node.config.clone()), pointer, findings);
 }
 
-fn delay(config: &Map<String, Value>, pointer: &str, most: Option<Duration>, findings: &mut Findings) {
+fn delay(
+    config: &Map<String, Value>,
+    pointer: &str,
+    most: Option<Duration>,
+    findings: &mut Findings,
+) {
     for key in config.keys().filter(|key| !delay::FIELDS.contains(&key.as_str())) {
         let detail = super::findings::unknown(key, &delay::FIELDS);
         findings.error(format!("{pointer}/{}", crate::problem::token(key)), detail);

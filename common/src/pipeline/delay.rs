@@ -32,7 +32,9 @@ impl Delay {
         match key {
             "seconds" => seconds(value).map(Self::For),
             "duration" => match value.as_str() {
-                Some(text) => duration::parse(text).map(Self::For).map_err(|error| error.to_string()),
+                Some(text) => {
+                    duration::parse(text).map(Self::For).map_err(|error| error.to_string())
+                }
                 None => Err(format!("must be {}, and is {}", duration::FORM, shown(value))),
             },
             _ => until(value).map(Self::Until),
@@ -43,9 +45,9 @@ impl Delay {
 fn seconds(value: &Value) -> Result<Duration, String> {
     let most = duration::LONGEST.as_secs();
     let seconds = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds
-        .filter(|duration| *duration <= duration::LONGEST)
-        .ok_or_else(|| format!("must be a number of seconds from 0 to {most}, and is {}", shown(value)))
+    seconds.filter(|duration| *duration <= duration::LONGEST).ok_or_else(|| {
+        format!("must be a number of seconds from 0 to {most}, and is {}", shown(value))
+    })
 }
 
 fn until(value: &Value) -> Result<Instant, String> {

@@ -25,7 +25,11 @@ impl Findings {
     }
 
     /// The fields of an object, or an error that it is none.
-    pub(super) fn fields<'a>(&mut self, value: &'a Value, pointer: String) -> Option<Fields<'a, '_>> {
+    pub(super) fn fields<'a>(
+        &mut self,
+        value: &'a Value,
+        pointer: String,
+    ) -> Option<Fields<'a, '_>> {
         match value.as_object() {
             Some(map) => Some(Fields { map, pointer, findings: self }),
             None => {
@@ -134,7 +138,11 @@ impl<'a> Fields<'a, '_> {
         let value = self.get(key)?;
         let number = value.as_f64().filter(|number| range.contains(number));
         if number.is_none() {
-            self.must_be(key, &format!("a number from {} to {}", range.start(), range.end()), value);
+            self.must_be(
+                key,
+                &format!("a number from {} to {}", range.start(), range.end()),
+                value,
+            );
         }
         number
     }
@@ -176,7 +184,9 @@ pub(super) fn unknown(key: &str, known: &[&str]) -> String {
     let near = known.iter().find(|known| known.eq_ignore_ascii_case(&key.replace('-', "_")));
     match near {
         Some(near) => format!("there is no field {}; did you mean `{near}`?", quoted(key)),
-        None if known.is_empty() => format!("there is no field {}; there are none here", quoted(key)),
+        None if known.is_empty() => {
+            format!("there is no field {}; there are none here", quoted(key))
+        }
         None => format!("there is no field {}; there are `{}`", quoted(key), known.join("`, `")),
     }
 }

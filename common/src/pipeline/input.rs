@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::schema;
+use super::{extent, schema};
 use crate::problem::Pointed;
 
 /// How many errors of one input are listed.
@@ -14,8 +14,13 @@ const MOST_ERRORS: usize = 100;
 pub struct InputSchema(Validator);
 
 impl InputSchema {
-    /// Compiles a schema. Pointers lead into the schema. Nothing is fetched: a reference leads within it.
+    /// Compiles a schema. Pointers lead into the schema. Nothing is fetched: a reference leads within it, and not
+    /// around in a circle.
     pub fn compile(schema: &Value) -> Result<Self, Vec<Pointed>> {
+        let errors = extent::check(schema);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         schema::compile(schema).map(Self).map_err(|error| vec![error])
     }
 

@@ -20,7 +20,16 @@ pub(super) const LONGEST_LANE: usize = 64;
 const DEFINITION: [&str; 7] =
     ["name", "description", "input_schema", "nodes", "edges", "timeout", "fail_fast"];
 const NODE: [&str; 10] = [
-    "id", "type", "name", "config", "retry", "timeout", "breaker", "on_worker_lost", "lane", "position",
+    "id",
+    "type",
+    "name",
+    "config",
+    "retry",
+    "timeout",
+    "breaker",
+    "on_worker_lost",
+    "lane",
+    "position",
 ];
 const EDGE: [&str; 5] = ["id", "from", "to", "condition", "when"];
 
@@ -45,9 +54,12 @@ pub(super) fn definition(value: &Value, findings: &mut Findings) -> Option<Defin
     if nodes.is_empty() && fields.get("nodes").is_none_or(Value::is_array) {
         fields.missing("nodes", "at least one node");
     }
-    for (key, count, most) in [("nodes", nodes.len(), MOST_NODES), ("edges", edges.len(), MOST_EDGES)] {
+    for (key, count, most) in
+        [("nodes", nodes.len(), MOST_NODES), ("edges", edges.len(), MOST_EDGES)]
+    {
         if count > most {
-            let detail = format!("there are {count}, where at most {most} may be; split the pipeline");
+            let detail =
+                format!("there are {count}, where at most {most} may be; split the pipeline");
             fields.error(key, detail);
             return None;
         }
@@ -114,7 +126,9 @@ fn unknown_fields(fields: &mut Fields<'_, '_>, node_type: Option<NodeType>) {
         if key == "next" {
             fields.findings.warn(pointer, "`next` is ignored; edges say what comes next");
         } else if node_type == Some(NodeType::Trigger) {
-            fields.findings.warn(pointer, format!("`{key}` is ignored; schedules say when a pipeline runs"));
+            fields
+                .findings
+                .warn(pointer, format!("`{key}` is ignored; schedules say when a pipeline runs"));
         } else {
             let detail = super::findings::unknown(key, &NODE);
             fields.findings.error(pointer, detail);
@@ -154,9 +168,13 @@ fn retry(fields: &mut Fields<'_, '_>) -> RetryPolicy {
     fields.only(&["max_attempts", "initial_interval", "multiplier", "max_interval", "max_elapsed"]);
     let is_given = |fields: &Fields<'_, '_>, key| fields.get(key).is_some();
     let mut policy = RetryPolicy {
-        max_attempts: fields.integer("max_attempts", 1..=retry::MAX_ATTEMPTS).unwrap_or(standard.max_attempts),
+        max_attempts: fields
+            .integer("max_attempts", 1..=retry::MAX_ATTEMPTS)
+            .unwrap_or(standard.max_attempts),
         initial_interval: fields.duration("initial_interval").unwrap_or(standard.initial_interval),
-        multiplier: fields.number("multiplier", 1.0..=retry::MAX_MULTIPLIER).unwrap_or(standard.multiplier),
+        multiplier: fields
+            .number("multiplier", 1.0..=retry::MAX_MULTIPLIER)
+            .unwrap_or(standard.multiplier),
         max_interval: fields.duration("max_interval").unwrap_or(standard.max_interval),
         max_elapsed: fields.duration("max_elapsed"),
     };
@@ -188,7 +206,13 @@ fn breaker(fields: &mut Fields<'_, '_>) -> Option<Breaker> {
 fn edge(value: &Value, ix: usize, findings: &mut Findings) -> Edge {
     let Some(mut fields) = findings.fields(value, format!("/edges/{ix}")) else {
         let unreadable = || UNREADABLE.to_owned();
-        return Edge { id: None, from: unreadable(), to: unreadable(), condition: None, when: When::Success };
+        return Edge {
+            id: None,
+            from: unreadable(),
+            to: unreadable(),
+            condition: None,
+            when: When::Success,
+        };
     };
     fields.only(&EDGE);
     let mut end = |key| {
@@ -205,7 +229,10 @@ fn edge(value: &Value, ix: usize, findings: &mut Findings) -> Edge {
         to,
         when: fields.word("when", &words).unwrap_or_default(),
         // Older definitions leave it empty where they mean none.
-        condition: fields.text("condition").filter(|text| !text.trim().is_empty()).map(str::to_owned),
+        condition: fields
+            .text("condition")
+            .filter(|text| !text.trim().is_empty())
+            .map(str::to_owned),
     }
 }
 
@@ -216,7 +243,9 @@ fn edge_ids(edges: &[Edge], findings: &mut Findings) {
         if let Some(first) = first.insert(id, ix) {
             findings.error(
                 format!("/edges/{ix}/id"),
-                format!("the id `{id}` is taken by /edges/{first}; give each edge its own, or none"),
+                format!(
+                    "the id `{id}` is taken by /edges/{first}; give each edge its own, or none"
+                ),
             );
         }
     }

@@ -16,16 +16,7 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, Pointed> {
         .offline()
         .with_pattern_options(PatternOptions::regex().size_limit(1 << 20))
         .build(schema)
-        .map_err(|error| {
-            let detail = match error.kind() {
-                ValidationErrorKind::Referencing(_) => format!(
-                    "{error}; only references within the schema (`#/$defs/…`) and to the drafts of JSON Schema \
-                     are followed"
-                ),
-                _ => sentence(&error),
-            };
-            Pointed::new(error.instance_path().as_str(), short(detail))
-        })
+        .map_err(|error| Pointed::new(error.instance_path().as_str(), short(sentence(&error))))
 }
 
 /// What is wrong, with pointers into what was checked. `schema` may describe its fields in words.
@@ -36,7 +27,10 @@ pub(super) fn pointed(error: &ValidationError<'_>, schema: Option<&Value>) -> Ve
         ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
             let known = known_fields(error, schema);
-            unexpected.iter().map(|key| Pointed::new(below(key), known_or_not(key, known.as_deref()))).collect()
+            unexpected
+                .iter()
+                .map(|key| Pointed::new(below(key), known_or_not(key, known.as_deref())))
+                .collect()
         }
         ValidationErrorKind::Required { property } => {
             let key = property.as_str().unwrap_or_default();
@@ -70,7 +64,11 @@ fn sentence(error: &ValidationError<'_>) -> String {
             format!("must be {expected_value}, and is {}", shown(error.instance()))
         }
         ValidationErrorKind::Pattern { pattern } => {
-            format!("must match the pattern {}, and is {}", quoted(pattern), shown(error.instance()))
+            format!(
+                "must match the pattern {}, and is {}",
+                quoted(pattern),
+                shown(error.instance())
+            )
         }
         ValidationErrorKind::FalseSchema => "nothing is allowed here".to_owned(),
         _ => error.masked_with("the value").to_string(),
@@ -85,14 +83,21 @@ fn known_or_not(key: &str, known: Option<&[&str]>) -> String {
 }
 
 /// The fields that the schema has where the error is.
-fn known_fields<'a>(error: &ValidationError<'_>, schema: Option<&'a Value>) -> Option<Vec<&'a str>> {
+fn known_fields<'a>(
+    error: &ValidationError<'_>,
+    schema: Option<&'a Value>,
+) -> Option<Vec<&'a str>> {
     let parent = error.schema_path().as_str().rsplit_once('/')?.0;
     let properties = schema?.pointer(&format!("{parent}/properties"))?.as_object()?;
     Some(properties.keys().map(String::as_str).collect())
 }
 
 /// What the schema calls the form of what the error is about.
-fn description<'a>(schema: Option<&'a Value>, error: &ValidationError<'_>, below: &str) -> Option<&'a str> {
+fn description<'a>(
+    schema: Option<&'a Value>,
+    error: &ValidationError<'_>,
+    below: &str,
+) -> Option<&'a str> {
     let parent = error.schema_path().as_str().rsplit_once('/')?.0;
     let below = if below.is_empty() { String::new() } else { format!("/{below}") };
     schema?.pointer(&format!("{parent}{below}/description"))?.as_str()

@@ -8,6 +8,17 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 /// A server that does not answer for this long is taken for gone.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// Settings by which the server ends a session, and frees its locks, soon after it has lost the one who held it.
+pub(super) const BOUNDS: [(&str, &str); 7] = [
+    ("idle_session_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("statement_timeout", "5s"),
+    ("tcp_keepalives_idle", "3"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "6000"),
+];
+
 /// How a session was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
@@ -29,15 +40,7 @@ impl Session {
     /// Connects with settings by which the server ends the session when this process hangs or is cut off, within 10 s
     /// or so.
     pub async fn open(options: &PgConnectOptions) -> Result<Self, Lost> {
-        let options = options.clone().options([
-            ("idle_session_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "5s"),
-            ("statement_timeout", "5s"),
-            ("tcp_keepalives_idle", "3"),
-            ("tcp_keepalives_interval", "1"),
-            ("tcp_keepalives_count", "3"),
-            ("tcp_user_timeout", "6000"),
-        ]);
+        let options = options.clone().options(BOUNDS);
         let conn = tokio::time::timeout(PATIENCE, options.connect()).await??;
         Ok(Self { conn })
     }

@@ -255,10 +255,7 @@ impl Beginning<'_> {
     }
 
     /// The output of a run that ends as it begins: its completed sinks are triggers, or were kept.
-    async fn output_at_once(
-        &self,
-        conn: &mut PgConnection,
-    ) -> Result<Option<String>, sqlx::Error> {
+    async fn output_at_once(&self, conn: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
         let context = self.follow.context;
         let graph = &context.graph;
         let mut outputs = Vec::new();

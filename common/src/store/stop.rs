@@ -156,8 +156,7 @@ pub async fn break_off(
         return Ok(false);
     };
     cancel_idle(conn, run).await?;
-    let error =
-        NodeError { kind: ErrorKind::Permanent, message: message.to_owned(), node: None };
+    let error = NodeError { kind: ErrorKind::Permanent, message: message.to_owned(), node: None };
     sqlx::query!(
         r#"update node_runs set state = 'cancelled', finished_at = clock_timestamp(), seq = seq + 1
            where run_id = $1 and state = 'running'"#,

@@ -16,12 +16,7 @@ use crate::pipeline::NodeType;
 use crate::store::outputs;
 
 /// Evaluates an edge's condition on `output`, its source's, and on what `known` holds of other nodes.
-pub fn evaluate(
-    context: &RunContext,
-    edge: EdgeIx,
-    output: &Value,
-    known: &Outputs,
-) -> Verdict {
+pub fn evaluate(context: &RunContext, edge: EdgeIx, output: &Value, known: &Outputs) -> Verdict {
     let edge = context.graph.edge(edge);
     let said = match &edge.condition {
         Some(condition) => {
@@ -32,7 +27,10 @@ pub fn evaluate(
                 output: Some(output),
             };
             condition.is_true(&scope).map_err(|why| {
-                format!("the condition of the edge from {:?} failed: {why}", context.graph.node(edge.from).node.id)
+                format!(
+                    "the condition of the edge from {:?} failed: {why}",
+                    context.graph.node(edge.from).node.id
+                )
             })
         }
         None if edge.needs_result => Ok(output.get("result") == Some(&Value::Bool(true))),

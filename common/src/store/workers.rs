@@ -23,12 +23,10 @@ pub struct Presence {
 
 /// Takes the worker's lock for this session, and writes since when it is held. False when another session holds it.
 pub async fn appear(conn: &mut PgConnection, who: &Presence) -> Result<bool, sqlx::Error> {
-    let taken = sqlx::query_scalar!(
-        r#"select pg_try_advisory_lock($1) as "taken!""#,
-        lock_key(who.id)
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+    let taken =
+        sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "taken!""#, lock_key(who.id))
+            .fetch_one(&mut *conn)
+            .await?;
     if taken {
         sqlx::query!(
             "insert into workers (id, lock_key, name, lanes, slots) values ($1, $2, $3, $4, $5)
@@ -54,10 +52,7 @@ pub async fn leave(conn: &mut PgConnection, worker: Uuid) -> Result<(), sqlx::Er
 }
 
 /// Those of `runs` that are not simply going on: their node runs are to be stopped.
-pub async fn stopping(
-    conn: &mut PgConnection,
-    runs: &[Uuid],
-) -> Result<Vec<Uuid>, sqlx::Error> {
+pub async fn stopping(conn: &mut PgConnection, runs: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!("select id from runs where id = any($1) and state <> 'running'", runs)
         .fetch_all(conn)
         .await

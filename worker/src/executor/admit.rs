@@ -23,10 +23,7 @@ fn breaker(claimed: &Claimed) -> Option<(Uuid, &Breaker)> {
 }
 
 /// Whether the attempt may be made; else it waits, unspent, for the breaker.
-pub(super) async fn admit(
-    worker: &Arc<Worker>,
-    claimed: &Claimed,
-) -> Result<Admission, Outcome> {
+pub(super) async fn admit(worker: &Arc<Worker>, claimed: &Claimed) -> Result<Admission, Outcome> {
     let Some((pipeline, breaker)) = breaker(claimed) else { return Ok(Admission::Closed) };
     let patience = claimed.context.graph.node(claimed.node).node.timeout + PROBE_SLACK;
     let asked = async {

@@ -7,8 +7,8 @@ use common::failure::{ErrorKind, NodeError};
 use common::pipeline::OnWorkerLost;
 use common::problem::unstorable;
 use common::store::claim::Claimed;
-use common::store::record::Outcome;
 use common::store::outputs;
+use common::store::record::Outcome;
 use serde_json::Value;
 
 use super::perform::Ended;

@@ -43,7 +43,8 @@ pub(super) async fn perform(
     match work {
         Work::Output(output) => Ok(output),
         Work::WaitFor(after) => {
-            let waiting = json!({ "delay_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX) });
+            let waiting =
+                json!({ "delay_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX) });
             Err(Ended::Waits { waiting, after, at: None })
         }
         Work::WaitUntil(at) => {

@@ -58,10 +58,11 @@ pub(super) async fn prepare(worker: &Arc<Worker>, claimed: &Claimed) -> Result<W
     let compiled = context.graph.node(claimed.node);
     let mut reads = compiled.reads.clone();
     reads.extend(compiled.passes_through);
-    load(worker, context, &reads).await.map_err(|error| format!("outputs cannot be read: {error}"))?;
+    load(worker, context, &reads)
+        .await
+        .map_err(|error| format!("outputs cannot be read: {error}"))?;
     let known = context.known(&reads);
-    let scope =
-        Scope { input: &context.input, outputs: &known, run: &context.run, output: None };
+    let scope = Scope { input: &context.input, outputs: &known, run: &context.run, output: None };
     match compiled.node.node_type {
         NodeType::Trigger => Ok(Work::Output(context.input.clone())),
         NodeType::Parallel => Ok(Work::Output(passed(claimed))),
@@ -90,7 +91,9 @@ fn passed(claimed: &Claimed) -> Value {
 fn wait(config: &Value) -> Result<Work, String> {
     if let Some(text) = config.get("duration") {
         let text = text.as_str().ok_or("`duration` is not a text such as \"90s\" or \"24h\"")?;
-        return duration::parse(text).map(Work::WaitFor).map_err(|why| format!("`duration`: {why}"));
+        return duration::parse(text)
+            .map(Work::WaitFor)
+            .map_err(|why| format!("`duration`: {why}"));
     }
     if let Some(seconds) = config.get("seconds") {
         return seconds

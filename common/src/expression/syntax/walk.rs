@@ -38,7 +38,8 @@ impl<'a> Walk<'a> {
                 self.needs.add(keys.iter().copied());
             }
             ["nodes", id, ..] => self.refuse(format!(
-                "of a node only its output can be read: `nodes[{id:?}].output`"
+                "of a node only its output can be read: `nodes[{id:?}].output` (an id with `-` or `.` in it is \
+                 put in quotes and brackets)"
             )),
             ["nodes"] => self.refuse(
                 "`nodes` must be followed by a constant: `nodes.a.output` or `nodes[\"my-id\"].output`",

@@ -203,10 +203,8 @@ impl<'a> Batch<'a> {
                 record.outcome.end().map(|end| (record.node, end))
             })
             .collect();
-        let mut verdicts: HashMap<EdgeIx, Verdict> = places
-            .iter()
-            .flat_map(|&place| self.records[place].verdicts.iter().cloned())
-            .collect();
+        let mut verdicts: HashMap<EdgeIx, Verdict> =
+            places.iter().flat_map(|&place| self.records[place].verdicts.iter().cloned()).collect();
         let mut more: HashMap<NodeIx, Join> = HashMap::new();
         loop {
             let joins = |node| {

@@ -107,7 +107,9 @@ pub(super) async fn guard(
     .await?;
     let places: HashMap<(Uuid, &str, i32), usize> = order
         .iter()
-        .map(|&place| ((records[place].context.id, id(&records[place]), records[place].attempt), place))
+        .map(|&place| {
+            ((records[place].context.id, id(&records[place]), records[place].attempt), place)
+        })
         .collect();
     let mut guarded = Guarded { held: vec![None; records.len()], joins: HashMap::new() };
     let contexts: HashMap<Uuid, &Record> =

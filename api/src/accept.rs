@@ -1,0 +1,151 @@
+//! Accepting runs in batches: one look at what is there, one statement that writes, then the answers.
+
+mod decide;
+mod known;
+mod new_runs;
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use common::batch::{Batcher, Work};
+use common::outbox::Outbox;
+use common::store::idempotency::{self, NewKey};
+use common::store::{self, Pool, accept, pipelines};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::decide::Round;
+use self::known::Known;
+use crate::error::{ApiError, Kind, Problem};
+use crate::submission::Submission;
+
+/// A request that wants runs.
+pub(crate) struct Asked {
+    pub(crate) caller: String,
+    pub(crate) traceparent: String,
+    pub(crate) key: Option<Key>,
+    pub(crate) wanted: Vec<Result<Submission, Problem>>,
+    /// Whether it is answered as a list, item by item.
+    pub(crate) is_list: bool,
+}
+
+/// The idempotency key of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) route: String,
+    pub(crate) key: String,
+    pub(crate) body_hash: Vec<u8>,
+}
+
+/// What is answered, and answered again under the same key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    body: Value,
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
+        let mut response = (status, axum::Json(self.body)).into_response();
+        if let Some(location) =
+            self.location.and_then(|location| HeaderValue::try_from(location).ok())
+        {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
+/// The way in for all runs.
+pub(crate) struct Acceptance {
+    /// Requests for one run each.
+    ones: Batcher<Asked, Result<Reply, ApiError>>,
+    /// Requests for many: of these, few go into one commit, which is large as it is.
+    lists: Batcher<Asked, Result<Reply, ApiError>>,
+    known: Arc<Known>,
+}
+
+impl Acceptance {
+    pub(crate) fn start(pool: Pool, outbox: Outbox) -> Self {
+        let known = Arc::new(Known::default());
+        let work = |known: &Arc<Known>| Accepting {
+            pool: pool.clone(),
+            outbox: outbox.clone(),
+            known: known.clone(),
+        };
+        Self {
+            ones: Batcher::start("accept", 256, work(&known)),
+            lists: Batcher::start("accept_lists", 4, work(&known)),
+            known,
+        }
+    }
+
+    /// Commits what is asked for, and answers it; all of it is there once this returns.
+    pub(crate) async fn submit(&self, mut asked: Asked) -> Result<Reply, ApiError> {
+        // Here and not in the batch, where one slow schema would hold up everybody.
+        for submission in asked.wanted.iter_mut().flatten() {
+            self.known.check_ahead(submission);
+        }
+        let is_keyed = asked.key.is_some();
+        let batcher = if asked.is_list { &self.lists } else { &self.ones };
+        batcher.submit(asked).await.unwrap_or_else(|error| {
+            let error = ApiError::from(error);
+            Err(match error.kind {
+                Kind::Conflict if is_keyed => ApiError::new(
+                    Kind::InFlight,
+                    "A request with this Idempotency-Key is still under way; try again.",
+                )
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+                _ => error,
+            })
+        })
+    }
+}
+
+struct Accepting {
+    pool: Pool,
+    outbox: Outbox,
+    known: Arc<Known>,
+}
+
+impl Work for Accepting {
+    type Item = Asked;
+    type Answer = Result<Reply, ApiError>;
+    const RETRY_OUTAGES: bool = false;
+
+    async fn commit(&mut self, asked: &[Asked]) -> Result<Vec<Self::Answer>, store::Error> {
+        let mut conn = self.pool.acquire().await?;
+        let keys: Vec<Option<NewKey>> = asked.iter().map(decide::new_key).collect();
+        let mut round = Round::new(asked, keys);
+        if round.has_keys() {
+            round.answer_given(&idempotency::given(&mut conn, round.keys()).await?);
+        }
+        let names = round.names();
+        if !names.is_empty() {
+            let found = pipelines::submittable(&mut conn, &names).await?;
+            self.known.learn(&mut conn, &found).await?;
+            round.found(found);
+        }
+        round.decide(&self.known);
+        let rows = if round.has_keys() {
+            let mut tx = idempotency::begin(&self.pool).await?;
+            let claimed = idempotency::claim(&mut tx, &round.new_keys()).await?;
+            round.keep_claimed(&claimed);
+            let rows = accept::accept(&mut tx, &round.runs()).await?;
+            tx.commit().await?;
+            rows
+        } else {
+            // One statement is a transaction of its own.
+            accept::accept(&mut conn, &round.runs()).await?
+        };
+        self.outbox.publish(rows);
+        if round.lost_any() {
+            round.answer_given(&idempotency::given(&mut conn, round.keys()).await?);
+        }
+        Ok(round.into_answers())
+    }
+}

@@ -1,0 +1,144 @@
+//! What the program is asked to do, and its settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use common::config::{self, Broker, Database, Log, Secret, Unusable};
+
+use crate::auth::{Role, Tokens};
+
+/// The api of GatheRing: accepts pipelines and runs over HTTP, and executes nothing
+#[derive(Debug, Parser)]
+#[command(name = "gathering-api", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve HTTP until SIGTERM
+    Serve(Box<Serve>),
+    /// Bring the database's schema up to date, and exit
+    Migrate(Box<Migrate>),
+    /// Print an access token
+    Token(Token),
+    /// Ask a running api whether it is ready; exits with 0 if so
+    Health(Health),
+}
+
+/// Settings of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) broker: Broker,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    /// Where to listen
+    #[arg(
+        long,
+        env = "GATHERING_HTTP_ADDR",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) http_addr: SocketAddr,
+    /// How long requests under way may take to end after SIGTERM
+    #[arg(long, env = "GATHERING_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = config::duration)]
+    pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// Settings of `migrate`.
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// Settings of `token`.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    /// Whom it is for
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sub: String,
+    /// What they may do
+    #[arg(long, value_enum)]
+    pub(crate) role: Role,
+    /// How long it is valid
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = config::duration)]
+    pub(crate) ttl: Duration,
+}
+
+/// Settings of `health`.
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Where the api listens
+    #[arg(
+        long,
+        env = "GATHERING_HTTP_ADDR",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) http_addr: SocketAddr,
+}
+
+/// The key of access tokens.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub(crate) struct Signing {
+    /// The key that access tokens are signed with: at least 32 bytes
+    #[arg(long, env = "GATHERING_JWT_SECRET", hide_env_values = true, value_name = "KEY")]
+    jwt_secret: Option<Secret>,
+    /// A file that holds GATHERING_JWT_SECRET
+    #[arg(long, env = "GATHERING_JWT_SECRET_FILE", value_name = "PATH")]
+    jwt_secret_file: Option<PathBuf>,
+}
+
+impl Signing {
+    /// What signs and verifies tokens with that key.
+    pub(crate) fn tokens(&self) -> Result<Tokens, Unusable> {
+        const NAME: &str = "GATHERING_JWT_SECRET";
+        const FORM: &str =
+            "a random text of at least 32 bytes, such as `openssl rand -base64 48` prints";
+        let secret =
+            config::required(NAME, FORM, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
+        if secret.reveal().len() < 32 {
+            return Err(Unusable::new(NAME, format!("is too short; it wants {FORM}")));
+        }
+        Ok(Tokens::new(secret.reveal().as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_that_is_too_short_is_refused_by_name() {
+        let signing = |key: &str| Signing {
+            jwt_secret: Some(Secret::from(key.to_owned())),
+            jwt_secret_file: None,
+        };
+        assert!(signing(&"x".repeat(32)).tokens().is_ok());
+        let refusal = signing("short-secret").tokens().err().expect("it is too short").to_string();
+        assert!(refusal.starts_with("GATHERING_JWT_SECRET: is too short"), "{refusal}");
+        assert!(!refusal.contains("short-secret"), "{refusal}");
+    }
+}

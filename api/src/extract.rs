@@ -1,0 +1,222 @@
+//! What is read of a request: bodies and path parameters, each refused with a problem that says why.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use common::pipeline;
+use common::problem::unstorable;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::error::{ApiError, Kind};
+
+/// The largest body, but for pipelines.
+const LIMIT: usize = 1024 * 1024;
+/// The largest definition.
+const PIPELINE_LIMIT: usize = 4 * 1024 * 1024;
+/// How long a client may take to send a body.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A JSON body, with the bytes that it came in; no body is an empty object.
+pub(crate) struct JsonBody {
+    pub(crate) value: Value,
+    pub(crate) bytes: Bytes,
+}
+
+impl<S: Sync> FromRequest<S> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, LIMIT).await?;
+        if bytes.is_empty() {
+            return Ok(Self { value: Value::Object(serde_json::Map::new()), bytes });
+        }
+        match media_type(&parts.headers)? {
+            Media::Json => Ok(Self { value: json(&bytes)?, bytes }),
+            Media::Yaml => Err(unsupported("application/json")),
+        }
+    }
+}
+
+/// A pipeline's definition, as JSON or YAML.
+pub(crate) struct DefinitionBody(pub(crate) Value);
+
+impl<S: Sync> FromRequest<S> for DefinitionBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, PIPELINE_LIMIT).await?;
+        match media_type(&parts.headers)? {
+            Media::Json => json(&bytes).map(Self),
+            Media::Yaml => yaml(&bytes).map(Self),
+        }
+    }
+}
+
+enum Media {
+    Json,
+    Yaml,
+}
+
+/// By `Content-Type`; none means JSON.
+fn media_type(headers: &HeaderMap) -> Result<Media, ApiError> {
+    const TAKEN: &str = "application/json, or application/yaml where a pipeline is sent";
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(unsupported("no Content-Encoding"));
+    }
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(Media::Json) };
+    let given = given.to_str().map_err(|_| unsupported(TAKEN))?;
+    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Ok(Media::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Media::Yaml),
+        other if other.starts_with("application/") && other.ends_with("+json") => Ok(Media::Json),
+        _ => Err(unsupported(TAKEN)),
+    }
+}
+
+fn unsupported(taken: &str) -> ApiError {
+    ApiError::new(Kind::UnsupportedMediaType, format!("Send the body as {taken}."))
+}
+
+async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large =
+        || ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| length > limit as u64)
+    {
+        return Err(too_large());
+    }
+    let reading = axum::body::to_bytes(body, limit);
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_over_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::malformed("The body ended before it was complete.")),
+        Err(_) => Err(ApiError::new(
+            Kind::TooSlow,
+            format!("The body did not arrive within {} s.", PATIENCE.as_secs()),
+        )),
+    }
+}
+
+fn is_over_limit(error: &axum::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        // Named by its text, since its crate is not one of ours.
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn json(bytes: &[u8]) -> Result<Value, ApiError> {
+    let value = serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::malformed(format!("The body is not JSON: {error}.")))?;
+    storable(value)
+}
+
+fn yaml(bytes: &[u8]) -> Result<Value, ApiError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        ApiError::malformed(format!("The body is not UTF-8: byte {} is not.", error.valid_up_to()))
+    })?;
+    let value = pipeline::from_yaml(text)
+        .map_err(|error| ApiError::malformed(format!("The body is not YAML: {error}")))?;
+    storable(value)
+}
+
+fn storable(value: Value) -> Result<Value, ApiError> {
+    match unstorable(&value) {
+        None => Ok(value),
+        Some(pointer) => Err(ApiError::pointed(vec![common::problem::Pointed::new(
+            pointer,
+            "has a character U+0000, which the database cannot hold; leave it out",
+        )])),
+    }
+}
+
+/// The only parameter of the path, a run's id.
+pub(crate) struct RunId(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for RunId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        run_id(&text).map(Self)
+    }
+}
+
+/// A run's id and one of its nodes.
+pub(crate) struct NodeOfRun(pub(crate) Uuid, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for NodeOfRun {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((id, node)) = path.map_err(bad_path)?;
+        Ok(Self(run_id(&id)?, node))
+    }
+}
+
+/// The only parameter of the path, a pipeline's name.
+pub(crate) struct Name(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(name) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        if name.contains('\0') {
+            return Err(ApiError::no_pipeline(&name));
+        }
+        Ok(Self(name))
+    }
+}
+
+fn run_id(text: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| {
+        ApiError::malformed(format!("{text:?} is not the id of a run: that is a UUID."))
+    })
+}
+
+fn bad_path(rejection: PathRejection) -> ApiError {
+    ApiError::malformed(rejection.body_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_json_is_named_by_line_and_column() {
+        let error = json(b"{\n  \"a\": 1,\n}").expect_err("it is malformed");
+        let detail = error.problem().detail;
+        assert!(detail.contains("line 3 column 1"), "{detail}");
+    }
+
+    #[test]
+    fn json_that_is_too_deep_or_not_utf_8_is_malformed() {
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        assert_eq!(json(deep.as_bytes()).expect_err("too deep").kind, Kind::Malformed);
+        assert_eq!(json(b"\"\xff\"").expect_err("not UTF-8").kind, Kind::Malformed);
+    }
+
+    #[test]
+    fn a_nul_is_invalid() {
+        let problem = json(br#"{"a": ["\u0000"]}"#).expect_err("it has a NUL").problem();
+        assert_eq!(problem.errors[0].pointer.as_deref(), Some("/a/0"));
+    }
+}

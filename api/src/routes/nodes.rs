@@ -1,0 +1,128 @@
+//! Reading one node run, whole.
+
+use axum::Json;
+use axum::extract::State;
+use common::node_run::NodeState;
+use common::store::{nodes, runs};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::error::{ApiError, Kind, Problem};
+use crate::extract::NodeOfRun;
+use crate::page::Parameters;
+use crate::view::{Stamp, unwritten};
+
+/// A node run, whole.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NodeDetail {
+    run: Uuid,
+    id: String,
+    #[serde(rename = "type")]
+    node_type: String,
+    #[schema(value_type = String)]
+    state: NodeState,
+    lane: Option<String>,
+    attempt: i32,
+    output: Option<Value>,
+    error: Option<Value>,
+    queued_at: Option<Stamp>,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
+    /// First to last; the last is the one that completed it, is under way, or failed for good.
+    attempts: Vec<AttemptView>,
+}
+
+/// One try of a node run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptView {
+    attempt: i32,
+    /// `running`, `completed`, `failed`, or how else its node run stands.
+    #[schema(value_type = String)]
+    state: NodeState,
+    error: Option<Value>,
+    /// Whether it counted against `max_attempts`.
+    spent: bool,
+    started_at: Option<Stamp>,
+    finished_at: Option<Stamp>,
+}
+
+/// Read a node of a run
+#[utoipa::path(get, path = "/v1/runs/{id}/nodes/{node}", tag = "runs",
+    params(("id" = Uuid, Path), ("node" = String, Path)),
+    responses((status = 200, body = NodeDetail), (status = 404, body = Problem)))]
+pub(super) async fn read(
+    State(app): State<App>,
+    NodeOfRun(id, node): NodeOfRun,
+    query: Parameters,
+) -> Result<Json<NodeDetail>, ApiError> {
+    query.finish(())?;
+    let run = runs::original(&app.pool, id).await?.ok_or_else(ApiError::no_run)?;
+    let outline = app
+        .outlines
+        .of_run(&app.pool, run.pipeline_id.zip(run.version), run.action.as_ref())
+        .await?;
+    let outlined = outline
+        .iter()
+        .find(|outlined| outlined.id == node)
+        .ok_or_else(|| ApiError::new(Kind::Unknown, format!("The run has no node {node:?}.")))?;
+    // In this order: an attempt that ends in between shows in both, and is dropped from the first below.
+    let found = nodes::read(&app.pool, id, &node).await?;
+    let past = nodes::attempts(&app.pool, id, &node).await?;
+    let mut detail = NodeDetail {
+        run: id,
+        id: node,
+        node_type: outlined.node_type.clone(),
+        state: unwritten(run.state),
+        lane: None,
+        attempt: 0,
+        output: None,
+        error: None,
+        queued_at: None,
+        started_at: None,
+        finished_at: None,
+        attempts: past.into_iter().map(AttemptView::past).collect(),
+    };
+    if let Some(found) = found {
+        detail.attempts.extend(AttemptView::current(&found, &detail.attempts));
+        detail.state = found.state;
+        detail.lane = Some(found.lane);
+        detail.attempt = found.attempt;
+        detail.output = found.output;
+        detail.error = found.error;
+        detail.queued_at = found.queued_at.map(Stamp);
+        detail.started_at = found.started_at.map(Stamp);
+        detail.finished_at = found.finished_at.map(Stamp);
+    }
+    Ok(Json(detail))
+}
+
+impl AttemptView {
+    fn past(attempt: nodes::Attempt) -> Self {
+        Self {
+            attempt: attempt.attempt,
+            state: NodeState::Failed,
+            error: Some(attempt.error),
+            spent: attempt.spent,
+            started_at: attempt.started_at.map(Stamp),
+            finished_at: Some(Stamp(attempt.finished_at)),
+        }
+    }
+
+    /// The newest attempt, unless it is over and noted as such, or none was made.
+    fn current(run: &nodes::NodeRun, past: &[Self]) -> Option<Self> {
+        if run.attempt == 0 || past.iter().any(|attempt| attempt.attempt >= run.attempt) {
+            return None;
+        }
+        Some(Self {
+            attempt: run.attempt,
+            state: run.state,
+            error: run.error.clone(),
+            spent: false,
+            started_at: run.started_at.map(Stamp),
+            finished_at: run.finished_at.map(Stamp),
+        })
+    }
+}

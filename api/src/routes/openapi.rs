@@ -1,0 +1,138 @@
+//! The OpenAPI document.
+
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use super::{batch, docs, events, nodes, pipelines, runs, submit, validate, workers};
+use crate::error::Problem;
+use crate::view::AcceptedRun;
+
+/// The api, described.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "GatheRing",
+        description = "Runs pipelines and single actions on a fleet of workers, and loses none of them.\n\n\
+            Errors are problem documents (RFC 9457). Lists are paged: send `next_cursor` as `cursor`. Every answer \
+            carries `X-Request-Id`, taken from the request when given.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        pipelines::create, pipelines::list, validate::validate, pipelines::read, pipelines::replace,
+        pipelines::delete, pipelines::pause, pipelines::resume,
+        submit::pipeline, submit::action, batch::submit, runs::list, runs::read, nodes::read, events::stream,
+        runs::cancel, submit::rerun,
+        workers::list, document, docs::page,
+    ),
+    tags(
+        (name = "pipelines", description = "Named, versioned definitions"),
+        (name = "runs", description = "Executions of pipelines and of single actions"),
+        (name = "operations", description = "The system itself"),
+    ),
+    modifiers(&Bearer),
+    security(("bearer" = [])),
+)]
+struct Api;
+
+/// Signing in.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document.
+pub(super) fn built() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}
+
+/// This document
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", security(()),
+    responses((status = 200, body = Value)))]
+pub(super) async fn document() -> Response {
+    static TEXT: LazyLock<Bytes> =
+        LazyLock::new(|| built().to_json().map(Bytes::from).expect("the document is JSON"));
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], TEXT.clone()).into_response()
+}
+
+/// What is right or wrong, and where.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes what other types write")]
+pub(super) struct Warning {
+    /// A JSON pointer into the body.
+    pointer: String,
+    detail: String,
+}
+
+/// A run of a pipeline.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct RunRequest {
+    /// Checked against the pipeline's `input_schema`; `{}` when left out.
+    input: Option<Value>,
+    /// Up to 32, each of 1 to 128 bytes.
+    tags: Option<Vec<String>>,
+    /// How long to wait before it starts, such as `24h`.
+    delay: Option<String>,
+}
+
+/// A single action.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct ActionRequest {
+    /// `echo`, `call_api` or `run_command`.
+    action: String,
+    /// What the action wants to know.
+    input: Option<Value>,
+    /// `{max_attempts, initial_interval, multiplier, max_interval, max_elapsed}`
+    retry: Option<Value>,
+    /// How long one attempt may take, such as `30s`.
+    timeout: Option<String>,
+    lane: Option<String>,
+    tags: Option<Vec<String>>,
+    /// How long to wait before it starts, such as `24h`.
+    delay: Option<String>,
+}
+
+/// Which part of a run to run again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct RerunRequest {
+    /// `start` (the default) or `failed`.
+    from: Option<String>,
+}
+
+/// Many submissions.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct BatchRequest {
+    /// Each a pipeline's run with `pipeline`, or a single action.
+    items: Vec<Value>,
+}
+
+/// What became of each submission.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes what is written by hand")]
+pub(super) struct BatchAnswer {
+    items: Vec<BatchItem>,
+}
+
+/// What became of one.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes what is written by hand")]
+pub(super) struct BatchItem {
+    status: u16,
+    run: Option<AcceptedRun>,
+    problem: Option<Problem>,
+}

@@ -1,0 +1,192 @@
+//! Accepting runs: what is committed here is what a 202 promises.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::job::{Job, Reason, Task};
+use crate::outbox::Row;
+
+/// What a run executes.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// A version of a pipeline.
+    Pipeline {
+        /// The pipeline.
+        id: Uuid,
+        /// Its name at this time.
+        name: String,
+        /// The version to which the run is pinned.
+        version: i32,
+    },
+    /// One action.
+    Action {
+        /// The run's only node, complete.
+        node: Value,
+    },
+}
+
+/// A run that has passed its checks, and is to be written.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Its id, which the caller chose.
+    pub id: Uuid,
+    /// What it executes.
+    pub subject: Subject,
+    /// The lane of its start job.
+    pub lane: String,
+    /// Its input.
+    pub input: Value,
+    /// What asked for it.
+    pub trigger: Value,
+    /// The client's own marks.
+    pub tags: Vec<String>,
+    /// Who asked for it.
+    pub created_by: String,
+    /// The run that it repeats.
+    pub rerun_of: Option<Uuid>,
+    /// Whether it keeps what completed in `rerun_of`.
+    pub keep_completed: bool,
+    /// W3C trace context of the request.
+    pub traceparent: Option<String>,
+    /// How long it waits before it starts.
+    pub delay: Option<Duration>,
+}
+
+impl NewRun {
+    /// The outbox row that will start it; none while it is delayed, since the leader queues it then.
+    fn start(&self) -> Option<Row> {
+        if self.delay.is_some() {
+            return None;
+        }
+        let (pipeline, version) = match &self.subject {
+            Subject::Pipeline { name, version, .. } => (Some(name.clone()), Some(*version)),
+            Subject::Action { .. } => (None, None),
+        };
+        let id = Uuid::now_v7();
+        let job = Job {
+            id,
+            task: Task::RunStart { run: self.id },
+            reason: Reason::Submitted,
+            pipeline,
+            version,
+            traceparent: self.traceparent.clone(),
+        };
+        Some(Row { id, lane: self.lane.clone(), job })
+    }
+}
+
+/// Writes the runs with their outbox rows, or the timers of those that are delayed, in one statement: all or none.
+/// Returns the rows to publish once the transaction is committed.
+pub async fn accept(conn: &mut PgConnection, runs: &[NewRun]) -> Result<Vec<Row>, sqlx::Error> {
+    if runs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let starts: Vec<Option<Row>> = runs.iter().map(NewRun::start).collect();
+    let columns = Columns::of(runs, &starts)?;
+    sqlx::query!(
+        "with arriving as (
+             select * from unnest(
+                 $1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
+                 $9::text[], $10::text[], $11::uuid[], $12::bool[], $13::text[], $14::float8[], $15::uuid[], $16::text[]
+             ) as t (id, pipeline_id, pipeline, version, action, lane, input, trigger, tags, created_by, rerun_of,
+                     keep_completed, traceparent, delay, job_id, job)
+         ), accepted as (
+             insert into runs (id, kind, pipeline_id, pipeline, version, action, lane, input, trigger, tags, created_by,
+                               rerun_of, keep_completed, traceparent, queued_at)
+             select id, case when pipeline_id is null then 'action'::run_kind else 'pipeline' end, pipeline_id, pipeline,
+                    version, action::jsonb, lane, input::jsonb, trigger::jsonb,
+                    case when tags is null then '{}' else array(select jsonb_array_elements_text(tags::jsonb)) end,
+                    created_by, rerun_of, keep_completed, traceparent,
+                    case when delay is null then clock_timestamp() end
+             from arriving
+         ), delayed as (
+             insert into timers (run_id, kind, due_at)
+             select id, 'start', clock_timestamp() + make_interval(secs => delay) from arriving where delay is not null
+         )
+         insert into outbox (id, lane, job) select job_id, lane, job::jsonb from arriving where job_id is not null",
+        &columns.ids,
+        &columns.pipeline_ids as &[Option<Uuid>],
+        &columns.pipelines as &[Option<&str>],
+        &columns.versions as &[Option<i32>],
+        &columns.actions as &[Option<String>],
+        &columns.lanes as &[&str],
+        &columns.inputs,
+        &columns.triggers,
+        &columns.tags as &[Option<String>],
+        &columns.created_by as &[&str],
+        &columns.reruns as &[Option<Uuid>],
+        &columns.keeps,
+        &columns.traceparents as &[Option<&str>],
+        &columns.delays as &[Option<f64>],
+        &columns.job_ids as &[Option<Uuid>],
+        &columns.jobs as &[Option<String>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(starts.into_iter().flatten().collect())
+}
+
+/// The runs turned into columns, as `unnest` wants them.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    pipeline_ids: Vec<Option<Uuid>>,
+    pipelines: Vec<Option<&'a str>>,
+    versions: Vec<Option<i32>>,
+    actions: Vec<Option<String>>,
+    lanes: Vec<&'a str>,
+    inputs: Vec<String>,
+    triggers: Vec<String>,
+    tags: Vec<Option<String>>,
+    created_by: Vec<&'a str>,
+    reruns: Vec<Option<Uuid>>,
+    keeps: Vec<bool>,
+    traceparents: Vec<Option<&'a str>>,
+    delays: Vec<Option<f64>>,
+    job_ids: Vec<Option<Uuid>>,
+    jobs: Vec<Option<String>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(runs: &'a [NewRun], starts: &[Option<Row>]) -> Result<Self, sqlx::Error> {
+        let mut columns = Self::default();
+        for (run, start) in runs.iter().zip(starts) {
+            columns.push(run, start.as_ref())?;
+        }
+        Ok(columns)
+    }
+
+    fn push(&mut self, run: &'a NewRun, start: Option<&Row>) -> Result<(), sqlx::Error> {
+        let (pipeline, action) = match &run.subject {
+            Subject::Pipeline { id, name, version } => (Some((*id, name.as_str(), *version)), None),
+            Subject::Action { node } => (None, Some(node.to_string())),
+        };
+        let encode = |error: serde_json::Error| sqlx::Error::Encode(error.into());
+        self.ids.push(run.id);
+        self.pipeline_ids.push(pipeline.map(|p| p.0));
+        self.pipelines.push(pipeline.map(|p| p.1));
+        self.versions.push(pipeline.map(|p| p.2));
+        self.actions.push(action);
+        self.lanes.push(&run.lane);
+        self.inputs.push(run.input.to_string());
+        self.triggers.push(run.trigger.to_string());
+        self.tags.push(match run.tags.as_slice() {
+            [] => None,
+            tags => Some(serde_json::to_string(tags).map_err(encode)?),
+        });
+        self.created_by.push(&run.created_by);
+        self.reruns.push(run.rerun_of);
+        self.keeps.push(run.keep_completed);
+        self.traceparents.push(run.traceparent.as_deref());
+        self.delays.push(run.delay.map(|delay| delay.as_secs_f64()));
+        self.job_ids.push(start.map(|row| row.id));
+        self.jobs.push(match start {
+            Some(row) => Some(serde_json::to_string(&row.job).map_err(encode)?),
+            None => None,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Pruning: what has served long enough is forgotten, a slice at a time.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// What a slice has done.
+#[derive(Debug, Clone, Copy)]
+pub struct Pruned {
+    /// Runs that are gone.
+    pub runs: u64,
+    /// Whether nothing is left to prune for now.
+    pub is_all: bool,
+}
+
+/// Runs that one slice deletes at the most, and answers.
+const SLICE: i64 = 500;
+
+/// Deletes a slice of the runs that ended more than `retention_s` seconds ago, and of all that belongs to them:
+/// `limit` node runs, or `limit` attempts, at the most. A run goes last, so that what a slice leaves is found again.
+pub async fn runs(
+    conn: &mut PgConnection,
+    retention_s: f64,
+    limit: i64,
+) -> Result<Pruned, sqlx::Error> {
+    let old: Vec<Uuid> = sqlx::query_scalar!(
+        "select id from runs
+         where finished_at < clock_timestamp() - $1 * interval '1 s'
+         order by finished_at limit $2",
+        retention_s,
+        limit.min(SLICE)
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if old.is_empty() {
+        return Ok(Pruned { runs: 0, is_all: true });
+    }
+    let full = limit as u64;
+    if node_runs(conn, &old, limit).await? == full || attempts(conn, &old, limit).await? == full {
+        return Ok(Pruned { runs: 0, is_all: false });
+    }
+    sqlx::query!("delete from timers where run_id = any($1)", &old).execute(&mut *conn).await?;
+    let gone = sqlx::query!("delete from runs where id = any($1)", &old).execute(conn).await?;
+    Ok(Pruned { runs: gone.rows_affected(), is_all: false })
+}
+
+async fn node_runs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from node_runs where ctid = any(array(
+             select ctid from node_runs where run_id = any($1) limit $2))",
+        runs,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+async fn attempts(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from attempts where ctid = any(array(
+             select ctid from attempts where run_id = any($1) limit $2))",
+        runs,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+/// Deletes answers that are older than the 24 h for which they are kept; whether that was all.
+pub async fn idempotency_keys(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from idempotency_keys where ctid = any(array(
+             select ctid from idempotency_keys
+             where created_at < clock_timestamp() - interval '24 hours' order by created_at limit $1))",
+        SLICE
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected() < SLICE as u64)
+}
+
+/// Notes that workers are dead that went without a good-bye. One that takes its lock again is back.
+pub async fn mark_dead(conn: &mut PgConnection, workers: &[Uuid]) -> Result<u64, sqlx::Error> {
+    let marked = sqlx::query!(
+        "update workers set stopped_at = clock_timestamp()
+         where id = any($1) and stopped_at is null and pg_try_advisory_xact_lock_shared(lock_key)",
+        workers
+    )
+    .execute(conn)
+    .await?;
+    Ok(marked.rows_affected())
+}
+
+/// Forgets workers that stopped more than a day ago, and still have.
+pub async fn workers(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from workers
+         where stopped_at < clock_timestamp() - interval '1 day' and pg_try_advisory_xact_lock_shared(lock_key)"
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}

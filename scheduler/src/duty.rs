@@ -1,0 +1,46 @@
+//! The leader's duties. Each does a slice at a time over the leader's one connection, and says when it wants to go on.
+
+pub mod audit;
+pub mod leftover;
+pub mod prune;
+pub mod settle;
+mod slice;
+pub mod timers;
+
+use std::time::Duration;
+
+use common::store::leader::{LeaderError, Session};
+use futures::future::BoxFuture;
+
+use crate::post::Post;
+
+/// What a duty works with while it is its turn.
+pub struct Desk<'s> {
+    /// The session that holds the lock: the only way in which the leader writes.
+    pub session: &'s mut Session,
+    /// The way to the broker.
+    pub post: &'s mut Post,
+}
+
+/// Something that has to be done because time has passed.
+pub trait Duty: Send {
+    /// The word for logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Does a slice of under 100 ms, and returns how long to rest before the next.
+    fn step<'a>(
+        &'a mut self,
+        desk: &'a mut Desk<'_>,
+    ) -> BoxFuture<'a, Result<Duration, LeaderError>>;
+}
+
+/// All duties, as a new leader takes them up: it remembers nothing.
+pub fn all(retention: Duration) -> Vec<Box<dyn Duty>> {
+    vec![
+        Box::new(timers::Timers::default()),
+        Box::new(settle::Settle),
+        Box::new(leftover::Leftover::default()),
+        Box::new(audit::Audit::default()),
+        Box::new(prune::Prune::new(retention)),
+    ]
+}

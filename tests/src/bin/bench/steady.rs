@@ -1,0 +1,170 @@
+//! W8 and idle: whether the engine stays as fast and as small as it was, and what it uses when there is nothing to do.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sqlx::Row;
+use tokio::time::MissedTickBehavior;
+
+use crate::Arguments;
+use crate::http::Request;
+use crate::load::{CONNECTIONS, Load, no_op};
+use crate::report::{Usage, rounded};
+
+/// How often the slopes get a point.
+const WINDOW: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(arguments: &Arguments) -> Value {
+    let rate = arguments.rate.unwrap_or(1_000.0);
+    let lasts = Duration::from_secs(600).mul_f64(arguments.scale).max(Duration::from_secs(2));
+    let load = Load::start(arguments, 1).await;
+    let usage = Usage::start(&load.fleet);
+    let (submitted, memory) =
+        futures::future::join(submit(&load, arguments, rate, lasts), watch_memory(&load, lasts))
+            .await;
+    let ended = load.ended(Duration::from_secs(120)).await;
+    let used = usage.end(&load.fleet);
+    load.check(&ended, submitted).await;
+
+    let windows = windows(&load, lasts).await;
+    // Until the first fifth is over, pools fill and caches warm.
+    let settled = |values: Vec<f64>| values[values.len() / 5..].to_vec();
+    let slopes = json!({
+        "throughput": slope(&settled(windows.iter().map(|(runs, _)| *runs).collect())),
+        "p99": slope(&settled(windows.iter().map(|(_, p99)| *p99).collect())),
+        "memory": memory.iter().map(|(name, kib)| (name.clone(), json!(slope(&settled(kib.clone())))))
+            .collect::<serde_json::Map<_, _>>(),
+    });
+    let p99: Vec<f64> = windows.iter().map(|(_, p99)| rounded(*p99, 1)).collect();
+    json!({
+        "workload": "W8",
+        "unit": "relative slope over the time",
+        "rate": rounded(rate, 1),
+        "seconds": lasts.as_secs(),
+        "runs": submitted,
+        "slopes": slopes,
+        "p99_ms": p99,
+        "vacuum": vacuum(&load).await,
+        "workers": 1,
+        "concurrency": arguments.concurrency,
+        "apis": arguments.apis,
+        "usage": used,
+    })
+}
+
+/// Submits at a steady rate, whatever the answers take; returns how many.
+async fn submit(load: &Load, arguments: &Arguments, rate: f64, lasts: Duration) -> usize {
+    let request = Request::post("/v1/actions", &load.token, &no_op().to_string());
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let period = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
+    let connections = load.connections(arguments, CONNECTIONS).await;
+    let began = Instant::now();
+    let sent = futures::future::join_all(connections.into_iter().map(|mut connection| {
+        let request = &request;
+        async move {
+            let mut ticks = tokio::time::interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let mut sent = 0;
+            while began.elapsed() < lasts {
+                ticks.tick().await;
+                connection.expect(request, 202).await;
+                sent += 1;
+            }
+            sent
+        }
+    }))
+    .await;
+    sent.into_iter().sum()
+}
+
+/// The memory of each process, window by window.
+async fn watch_memory(load: &Load, lasts: Duration) -> Vec<(String, Vec<f64>)> {
+    let mut memory: Vec<_> =
+        load.fleet.processes().map(|process| (process.name().to_owned(), Vec::new())).collect();
+    let window = WINDOW.min(lasts / 10);
+    let mut ticks = tokio::time::interval(window);
+    let began = Instant::now();
+    while began.elapsed() < lasts {
+        ticks.tick().await;
+        for ((_, values), process) in memory.iter_mut().zip(load.fleet.processes()) {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            values.push(process.memory_kib().0 as f64);
+        }
+    }
+    memory
+}
+
+/// Completions a second and the p99 of milliseconds from acceptance to end, window by window.
+async fn windows(load: &Load, lasts: Duration) -> Vec<(f64, f64)> {
+    let window = WINDOW.min(lasts / 10).as_secs_f64();
+    let rows = sqlx::query(
+        "select count(*)::float8 / $1,
+                percentile_cont(0.99) within group (order by extract(epoch from finished_at - created_at))::float8 * 1000
+         from runs, (select min(created_at) as began from runs) as first
+         group by floor(extract(epoch from finished_at - began) / $1) order by
+                  floor(extract(epoch from finished_at - began) / $1)",
+    )
+    .bind(window)
+    .fetch_all(load.fleet.database().pool())
+    .await
+    .expect("runs can be read");
+    let mut windows: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    // The last one is not whole.
+    windows.pop();
+    windows
+}
+
+/// How far a straight line through the values rises from the first to the last, in parts of their mean.
+fn slope(values: &[f64]) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let count = values.len() as f64;
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / count;
+    let middle = (count - 1.0) / 2.0;
+    let (mut rise, mut run, mut x) = (0.0, 0.0, 0.0);
+    for value in values {
+        rise += (x - middle) * (value - mean);
+        run += (x - middle) * (x - middle);
+        x += 1.0;
+    }
+    rounded(rise / run * (count - 1.0) / mean, 4)
+}
+
+/// Dead rows of the hot tables, and how often they were vacuumed.
+async fn vacuum(load: &Load) -> Value {
+    let rows = sqlx::query(
+        "select relname::text, n_live_tup, n_dead_tup, autovacuum_count, pg_total_relation_size(relid) / 1048576
+         from pg_stat_user_tables where relname in ('runs', 'node_runs', 'outbox', 'timers', 'attempts')",
+    )
+    .fetch_all(load.fleet.database().pool())
+    .await
+    .expect("statistics can be read");
+    let tables = rows.iter().map(|row| {
+        let (live, dead, vacuums, mib): (i64, i64, i64, i64) =
+            (row.get(1), row.get(2), row.get(3), row.get(4));
+        (
+            row.get::<String, _>(0),
+            json!({"live": live, "dead": dead, "vacuums": vacuums, "mib": mib}),
+        )
+    });
+    Value::Object(tables.collect())
+}
+
+/// What the processes use when nothing is to be done.
+pub(crate) async fn idle(arguments: &Arguments) -> Value {
+    let load = Load::start(arguments, 1).await;
+    let lasts = Duration::from_secs(30).mul_f64(arguments.scale).max(Duration::from_secs(1));
+    let usage = Usage::start(&load.fleet);
+    // Time itself is what is measured here.
+    tokio::time::sleep(lasts).await;
+    let cpu = usage.cpu(&load.fleet) / lasts.as_secs_f64();
+    json!({
+        "workload": "idle",
+        "unit": "parts of a core",
+        "rate": rounded(cpu, 4),
+        "seconds": lasts.as_secs_f64(),
+        "usage": usage.end(&load.fleet),
+    })
+}

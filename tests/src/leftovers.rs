@@ -1,0 +1,83 @@
+//! What must not be left over when a fleet has come to rest.
+
+use std::time::Duration;
+
+use sqlx::Row;
+
+use crate::database::Database;
+use crate::wait::{eventually, seen};
+
+/// Each query returns what is wrong, one line a thing.
+const WRONG: &[(&str, &str)] = &[
+    (
+        "runs that have not ended",
+        "select id::text || ' ' || state::text from runs where finished_at is null",
+    ),
+    (
+        "node runs that have not ended",
+        "select run_id::text || '/' || node || ' ' || state::text from node_runs where finished_at is null",
+    ),
+    ("rows in the outbox", "select id::text || ' ' || job::text from outbox"),
+    ("timers", "select run_id::text || '/' || node || ' ' || kind::text from timers"),
+    (
+        "node runs that were recorded twice: completed by an attempt that had ended otherwise",
+        "select a.run_id::text || '/' || a.node || ' ' || a.attempt from attempts a
+         join node_runs n using (run_id, node, attempt) where n.state = 'completed'",
+    ),
+    (
+        "attempts beyond their node run's",
+        "select a.run_id::text || '/' || a.node || ' ' || a.attempt from attempts a
+         left join node_runs n using (run_id, node) where n.node is null or a.attempt > n.attempt",
+    ),
+    (
+        "runs that completed beside a node run that was cut short",
+        "select r.id::text || '/' || n.node from runs r join node_runs n on n.run_id = r.id
+         where r.state = 'completed' and n.state = 'cancelled'",
+    ),
+    (
+        "runs that began to stop, and completed",
+        "select id::text from runs where state = 'completed' and stop_reason is not null",
+    ),
+    (
+        "runs that started, and have no node runs",
+        "select id::text from runs r where started_at is not null
+         and not exists (select from node_runs n where n.run_id = r.id)",
+    ),
+    (
+        "node runs that ended before they began",
+        "select run_id::text || '/' || node from node_runs where finished_at < started_at",
+    ),
+];
+
+/// Waits until every run has ended and the outbox is empty.
+pub async fn drained(database: &Database, timeout: Duration) {
+    eventually(timeout, "every run to end, and the outbox to empty", async || {
+        let row = sqlx::query(
+            "select (select count(*) from runs where finished_at is null),
+                    (select count(*) from outbox), (select count(*) from timers)",
+        )
+        .fetch_one(database.pool())
+        .await
+        .map_err(|error| error.to_string())?;
+        let (runs, outbox, timers): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let left = format!("{runs} runs, {outbox} outbox rows, {timers} timers");
+        seen(runs + outbox + timers == 0, left)
+    })
+    .await;
+}
+
+/// All that is wrong in a database whose fleet is at rest.
+pub async fn wrongs(database: &Database) -> Vec<String> {
+    let mut wrongs = Vec::new();
+    for (what, query) in WRONG {
+        let found: Vec<String> = sqlx::query_scalar(*query)
+            .fetch_all(database.pool())
+            .await
+            .unwrap_or_else(|error| panic!("cannot look for {what}: {error}"));
+        if !found.is_empty() {
+            let shown: Vec<_> = found.iter().take(10).map(String::as_str).collect();
+            wrongs.push(format!("{} {what}:\n  {}", found.len(), shown.join("\n  ")));
+        }
+    }
+    wrongs
+}
