@@ -5,6 +5,7 @@
 )]
 
 mod definitions;
+mod examples;
 mod faults;
 mod graph_property;
 mod harness;
