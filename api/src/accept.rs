@@ -131,21 +131,39 @@ impl Work for Accepting {
             round.found(found);
         }
         round.decide(&self.known);
-        let rows = if round.has_keys() {
+        if round.has_keys() {
+            // Never two connections at a time, so that batches cannot wait for each other's.
+            drop(conn);
             let mut tx = idempotency::begin(&self.pool).await?;
             let claimed = idempotency::claim(&mut tx, &round.new_keys()).await?;
             round.keep_claimed(&claimed);
             let rows = accept::accept(&mut tx, &round.runs()).await?;
             tx.commit().await?;
-            rows
+            self.outbox.publish(rows);
         } else {
             // One statement is a transaction of its own.
-            accept::accept(&mut conn, &round.runs()).await?
-        };
-        self.outbox.publish(rows);
+            self.outbox.publish(accept::accept(&mut conn, &round.runs()).await?);
+        }
+        // It is committed: from here on nothing may fail the batch, which would be tried again.
         if round.lost_any() {
-            round.answer_given(&idempotency::given(&mut conn, round.keys()).await?);
+            self.answer_lost(&mut round).await;
         }
         Ok(round.into_answers())
+    }
+}
+
+impl Accepting {
+    /// Answers those whose keys were claimed elsewhere with what was answered there.
+    async fn answer_lost(&self, round: &mut Round<'_>) {
+        let given = async {
+            let mut conn = self.pool.acquire().await?;
+            idempotency::given(&mut conn, round.keys()).await
+        };
+        match given.await {
+            Ok(given) => round.answer_given(&given),
+            Err(error) => {
+                tracing::warn!(%error, "answers that were given elsewhere cannot be read")
+            }
+        }
     }
 }

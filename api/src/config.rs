@@ -44,7 +44,8 @@ pub(crate) struct Serve {
         long,
         env = "GATHERING_HTTP_ADDR",
         default_value = "127.0.0.1:8080",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = http_addr
     )]
     pub(crate) http_addr: SocketAddr,
     /// How long requests under way may take to end after SIGTERM
@@ -87,7 +88,8 @@ pub(crate) struct Health {
         long,
         env = "GATHERING_HTTP_ADDR",
         default_value = "127.0.0.1:8080",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_parser = http_addr
     )]
     pub(crate) http_addr: SocketAddr,
 }
@@ -117,6 +119,12 @@ impl Signing {
         }
         Ok(Tokens::new(secret.reveal().as_bytes()))
     }
+}
+
+/// An address to listen on.
+fn http_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "GATHERING_HTTP_ADDR wants an address such as 127.0.0.1:8080".to_owned())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::{ApiError, Kind};
+use crate::fields::Fields;
 
 /// The largest body, but for pipelines.
 const LIMIT: usize = 1024 * 1024;
@@ -40,6 +41,18 @@ impl<S: Sync> FromRequest<S> for JsonBody {
             Media::Json => Ok(Self { value: json(&bytes)?, bytes }),
             Media::Yaml => Err(unsupported("application/json")),
         }
+    }
+}
+
+/// No body, or an empty object. Reading it keeps the connection usable, which an unread body does not.
+pub(crate) struct Nothing;
+
+impl<S: Sync> FromRequest<S> for Nothing {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = JsonBody::from_request(request, state).await?;
+        Fields::of(body.value, "").finish(Self).map_err(ApiError::pointed)
     }
 }
 

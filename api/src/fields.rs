@@ -101,11 +101,13 @@ impl Fields {
 
     /// All that is wrong, what was not asked for included; `read` if nothing is.
     pub(crate) fn finish<T>(mut self, read: T) -> Result<T, Vec<Pointed>> {
-        let known = self.asked.join(", ");
+        let known = match self.asked.as_slice() {
+            [] => "no field is".to_owned(),
+            asked => format!("known are: {}", asked.join(", ")),
+        };
         for name in self.left.keys() {
             let pointer = format!("{}/{}", self.at, token(name));
-            self.faults
-                .push(Pointed::new(pointer, format!("is not known here; known are: {known}")));
+            self.faults.push(Pointed::new(pointer, format!("is not known here; {known}")));
         }
         if self.faults.is_empty() { Ok(read) } else { Err(self.faults) }
     }

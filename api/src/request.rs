@@ -20,8 +20,8 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// Names the request, runs it in a span of that name, and turns whatever went wrong into a problem document.
 ///
-/// The line for each request is at `debug`: at some thousand requests a second, a line each would cost more than the
-/// work, and `gathering_http_requests_total` counts them anyway. What failed for our own reasons is at `error`.
+/// The line for each request that may change something is at `info`, that for a mere look at `debug`. What failed for
+/// our own reasons is at `error`.
 pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let traceparent = traceparent(request.headers());
@@ -42,7 +42,12 @@ pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
         let status = response.status();
         let accepted = response.headers().get(header::LOCATION);
         let run = accepted.and_then(|at| run_in(at.to_str().ok()?)).map(tracing::field::display);
-        tracing::debug!(%method, route, status = status.as_u16(), run, took = ?began.elapsed(), "answered");
+        let (status_code, took) = (status.as_u16(), began.elapsed());
+        if method.is_safe() {
+            tracing::debug!(%method, route, status = status_code, run, ?took, "answered");
+        } else {
+            tracing::info!(%method, route, status = status_code, run, ?took, "answered");
+        }
         count(method.as_str(), route, status, began);
         if (status.is_client_error() || status.is_server_error()) && !is_report(&response) {
             response = problem(response, &id);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::expression;
-use crate::graph::{Graph, NodeIx};
+use crate::graph::{EdgeIx, Graph, NodeIx};
 
 /// A run, as far as it does not change: its pinned definition, its input, and what of its outputs is known here.
 #[derive(Debug)]
@@ -81,9 +81,12 @@ impl RunContext {
         }
     }
 
-    /// Keeps an output that some expression of the definition names; the others are not needed again.
+    /// Keeps an output that some expression of the definition names, or that a successor passes on; the others are not
+    /// needed again.
     pub fn keep_output(&self, node: NodeIx, output: Arc<Value>) {
-        if self.graph.is_named(node) {
+        let passed_on =
+            |edge: &EdgeIx| self.graph.node(self.graph.edge(*edge).to).passes_through == Some(node);
+        if self.graph.is_named(node) || self.graph.outgoing(node).iter().any(passed_on) {
             self.outputs.lock().unwrap_or_else(PoisonError::into_inner).insert(node, output);
         }
     }

@@ -176,9 +176,9 @@ impl<'a> Round<'a> {
                 Decision::Accepted(_, reply) => Ok(reply),
                 Decision::Answered(answer) => answer,
                 Decision::Same(earlier) => answers[earlier].clone(),
-                Decision::Open | Decision::Lost => {
-                    Err(ApiError::internal("a request was left without an answer"))
-                }
+                // Its key has an answer, which could not be read.
+                Decision::Lost => Err(ApiError::unavailable("The database is away; try again.")),
+                Decision::Open => Err(ApiError::internal("a request was left without an answer")),
             };
             answers.push(answer);
         }

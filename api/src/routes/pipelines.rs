@@ -17,7 +17,7 @@ use super::validate;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, Kind, Problem};
-use crate::extract::{DefinitionBody, Name};
+use crate::extract::{DefinitionBody, Name, Nothing};
 use crate::page::{Page, Parameters};
 
 /// What is stored of a definition.
@@ -146,7 +146,11 @@ pub(super) async fn delete(
 #[utoipa::path(post, path = "/v1/pipelines/{name}/pause", tag = "pipelines",
     params(("name" = String, Path)),
     responses((status = 200, body = PipelineView), (status = 404, body = Problem)))]
-pub(super) async fn pause(State(app): State<App>, Name(name): Name) -> Result<Response, ApiError> {
+pub(super) async fn pause(
+    State(app): State<App>,
+    Name(name): Name,
+    _: Nothing,
+) -> Result<Response, ApiError> {
     set_paused(&app, &name, true).await
 }
 
@@ -154,7 +158,11 @@ pub(super) async fn pause(State(app): State<App>, Name(name): Name) -> Result<Re
 #[utoipa::path(post, path = "/v1/pipelines/{name}/resume", tag = "pipelines",
     params(("name" = String, Path)),
     responses((status = 200, body = PipelineView), (status = 404, body = Problem)))]
-pub(super) async fn resume(State(app): State<App>, Name(name): Name) -> Result<Response, ApiError> {
+pub(super) async fn resume(
+    State(app): State<App>,
+    Name(name): Name,
+    _: Nothing,
+) -> Result<Response, ApiError> {
     set_paused(&app, &name, false).await
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, Kind, Problem};
-use crate::extract::RunId;
+use crate::extract::{Nothing, RunId};
 use crate::page::{Page, Parameters};
 use crate::view::{RunSummary, RunView};
 use crate::watch::For;
@@ -122,6 +122,7 @@ pub(super) async fn cancel(
     State(app): State<App>,
     caller: Caller,
     RunId(id): RunId,
+    _: Nothing,
 ) -> Result<(StatusCode, Json<RunView>), ApiError> {
     let mut tx = app.pool.begin().await?;
     let stopped = stop::stop(&mut tx, id, StopReason::Cancel).await?;
