@@ -28,6 +28,8 @@ pub(super) enum Lost {
     Ended,
     #[error("the broker has forgotten its consumer")]
     Forgotten,
+    #[error("nothing came for long")]
+    Quiet,
     #[error(transparent)]
     Broker(#[from] lapin::Error),
 }
@@ -49,6 +51,8 @@ pub(super) struct Intake {
     earlier: u64,
     /// What was seen at the last look, if the lane was idle although messages waited for it.
     idle_at: Option<u64>,
+    /// The last tag at the last look, and how many looks ago it was another.
+    quiet: (u64, u32),
     counted: Option<Taking>,
 }
 
@@ -71,6 +75,8 @@ impl Drop for Taking {
 impl Intake {
     const SETTLE: usize = 4096;
     const LOOK: Duration = Duration::from_secs(2);
+    /// After so many looks at which nothing had come, the lane is consumed anew.
+    const QUIET: u32 = 4;
 
     pub(super) async fn open(lane: &mut Lane, link: &Link) -> Result<Self, Undeclared> {
         lane.topology.declare(link, &[&lane.name]).await?;
@@ -90,6 +96,7 @@ impl Intake {
             last: 0,
             earlier: 0,
             idle_at: None,
+            quiet: (0, 0),
             counted: Some(Taking::new(&lane.taking)),
         };
         let prefetch = *lane.prefetch.borrow_and_update();
@@ -216,7 +223,16 @@ impl Intake {
         let idle = self.tracker.open() == 0 && queue.message_count() > 0;
         let still_idle = idle && self.idle_at == Some(self.last);
         self.idle_at = idle.then_some(self.last);
-        if queue.consumer_count() == 0 || still_idle { Err(Lost::Forgotten) } else { Ok(()) }
+        if queue.consumer_count() == 0 || still_idle {
+            return Err(Lost::Forgotten);
+        }
+        // What the broker believes to have delivered to a hanging consumer shows nowhere: a lane that is quiet for long
+        // is consumed anew, and the old channel gives back what it may hold.
+        self.quiet = match self.quiet {
+            (last, looks) if last == self.last && self.tracker.open() == 0 => (last, looks + 1),
+            _ => (self.last, 0),
+        };
+        if self.quiet.1 >= Self::QUIET { Err(Lost::Quiet) } else { Ok(()) }
     }
 
     /// Consumes, or not, so that at most `wanted` deliveries are open.

@@ -9,7 +9,7 @@ use tracing::{debug, error};
 
 use super::connection::Link;
 use super::delivery::Delivery;
-use super::intake::Intake;
+use super::intake::{Intake, Lost};
 use super::seldom::Seldom;
 use super::topology::Topology;
 use crate::retry::Reconnect;
@@ -44,6 +44,7 @@ impl Lane {
                     reconnect.reset();
                     match intake.serve(&mut self).await {
                         Ok(()) => return,
+                        Err(Lost::Quiet) => continue,
                         Err(lost) => {
                             tokio::time::sleep(Self::CALM).await;
                             lost.to_string()
