@@ -12,14 +12,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::Status;
 use super::connection::Link;
-use super::hint::{self, Hint};
 use super::publisher::{Actor, Outgoing};
 use super::topology::Undeclared;
-use super::{Status, message};
+
+mod send;
+mod settle;
 
 /// A message for the dead queue, and whom to tell when it is there.
 #[derive(Debug)]
@@ -222,166 +224,6 @@ impl Session {
         Ok(())
     }
 
-    async fn publish(&mut self, rows: &mut Vec<Outgoing>, actor: &mut Actor) -> Result<(), Ended> {
-        let (mut left, mut sent) = (0, 0);
-        for row in rows.drain(..) {
-            if !row.is_ours() || !self.lane_is_there(&row.lane, actor).await? {
-                left += 1;
-                continue;
-            }
-            let (body, properties) = message::encode(&row.job, &self.app);
-            let (exchange, key) = (self.work.clone(), row.lane.as_str().into());
-            self.send(exchange, key, body, properties, What::Row(row));
-            sent += 1;
-        }
-        leave(left, actor);
-        metrics::counter!("gathering_broker_published_total").increment(sent);
-        Ok(())
-    }
-
-    fn bury(&mut self, burial: Burial) {
-        let Burial { body, properties, done } = burial;
-        self.send(self.dead.clone(), "".into(), body, properties, What::Burial(done));
-    }
-
-    fn send(
-        &mut self,
-        exchange: ShortString,
-        key: ShortString,
-        body: Vec<u8>,
-        properties: BasicProperties,
-        what: What,
-    ) {
-        let (number, jobs) = (self.next, self.jobs.clone());
-        self.next += 1;
-        self.pending.insert(number, Pending { sent_at: Instant::now(), what });
-        // Only this task polls them, so a tag and its frames are queued together.
-        self.confirms.push(Box::pin(async move {
-            let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-            let confirm = async {
-                jobs.basic_publish(exchange, key, options, &body, properties).await?.await
-            };
-            (number, confirm.await)
-        }));
-    }
-
-    /// All that is done by now. A return comes with the first confirm after it, which is its own or an earlier one; taking
-    /// all together, the return is seen no later than the confirm of the message that it is about.
-    fn all_done(&mut self, first: Done) -> Vec<Done> {
-        let mut done = vec![first];
-        while let Some(Some(next)) = self.confirms.next().now_or_never() {
-            done.push(next);
-        }
-        done
-    }
-
-    fn settle(&mut self, done: Vec<Done>, actor: &mut Actor) -> Result<(), Ended> {
-        let mut outcomes = Vec::with_capacity(done.len());
-        let mut failed = None;
-        for (number, outcome) in done {
-            match outcome {
-                Ok(confirmation) => {
-                    let acked = confirmation.is_ack();
-                    if let Some(back) = confirmation.take_message() {
-                        self.take_back(&back);
-                    }
-                    outcomes.push((number, acked));
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        let mut confirmed = Vec::with_capacity(outcomes.len());
-        for (number, acked) in outcomes {
-            match self.pending.remove(&number).map(|pending| pending.what) {
-                Some(What::Row(row)) if self.returned.remove(&row.job.id) => {
-                    self.returned(&row, actor)
-                }
-                Some(What::Row(row)) if acked => confirmed.push(row.job.id),
-                Some(What::Row(row)) => nacked(&row, actor),
-                Some(What::Burial(done)) if acked => _ = done.send(()),
-                Some(What::Burial(_)) | None => {}
-            }
-        }
-        if self.pending.is_empty() {
-            self.returned.clear();
-        }
-        if !confirmed.is_empty() {
-            metrics::counter!("gathering_broker_confirmed_total").increment(confirmed.len() as u64);
-            let _ = actor.confirmed.send(confirmed);
-        }
-        failed.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    /// A message came back, with its own confirm or an earlier one.
-    fn take_back(&mut self, back: &lapin::message::BasicReturnMessage) {
-        if back.exchange == self.dead {
-            // There is no telling which of the burials it was: their callers try again.
-            self.pending.retain(|_, pending| matches!(pending.what, What::Row(_)));
-        } else if let Some(id) = message::job_id(&back.data) {
-            self.returned.insert(id);
-        }
-    }
-
-    fn returned(&mut self, row: &Outgoing, actor: &mut Actor) {
-        if self.declared.remove(&row.lane) {
-            // Not at once: see `Lane`. Meanwhile the lane's rows are the leader's.
-            self.held.insert(row.lane.clone(), Instant::now() + Self::CALM);
-        }
-        metrics::counter!("gathering_broker_returned_total", "lane" => row.lane.clone())
-            .increment(1);
-        if let Some(times) = actor.seldom.due(&format!("returned {}", row.lane), Instant::now()) {
-            warn!(
-                lane = row.lane,
-                times, "messages came back: the lane has no queue bound to it. Their rows are kept"
-            );
-        }
-    }
-
-    /// Declares a lane's queue before the first message to it, and after one came back.
-    async fn lane_is_there(&mut self, lane: &str, actor: &mut Actor) -> Result<bool, Ended> {
-        if self.declared.contains(lane) {
-            return Ok(true);
-        }
-        if self.held.get(lane).is_some_and(|until| Instant::now() < *until) {
-            return Ok(false);
-        }
-        match actor.topology.declare_lane(&self.link, lane).await {
-            Ok(()) => {
-                self.declared.insert(lane.to_owned());
-                Ok(true)
-            }
-            Err(refusal @ (Undeclared::Mismatch { .. } | Undeclared::Missing { .. })) => {
-                self.held.insert(lane.to_owned(), Instant::now() + Self::PATIENCE);
-                if let Some(times) = actor.seldom.due(&refusal.to_string(), Instant::now()) {
-                    error!(lane, times, "cannot send jobs: {refusal}. Their rows are kept");
-                }
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// One message for all hints that wait.
-    fn send_hints(&mut self, hints: &mut Vec<Hint>) {
-        if self.blocked {
-            metrics::counter!("gathering_broker_hints_dropped_total").increment(hints.len() as u64);
-            return hints.clear();
-        }
-        let hint = Hint { runs: hints.drain(..).flat_map(|hint| hint.runs).collect() };
-        let (channel, exchange) = (self.hints.clone(), self.events_exchange.clone());
-        self.hints_under_way.push(Box::pin(async move {
-            let properties = BasicProperties::default()
-                .with_content_type("application/json".into())
-                .with_content_encoding("utf-8".into())
-                .with_type("hint".into());
-            let body = serde_json::to_vec(&hint).expect("ids and words always serialize");
-            let options = BasicPublishOptions::default();
-            // Lost without harm; a broken connection is noticed elsewhere.
-            let _ =
-                channel.basic_publish(exchange, hint::KEY.into(), options, &body, properties).await;
-        }));
-    }
-
     fn status(&self) -> Status {
         if self.blocked { Status::Blocked } else { Status::Connected }
     }
@@ -419,13 +261,6 @@ impl Session {
             Some(oldest) if oldest.elapsed() > Self::PATIENCE => Err(Ended::Unconfirmed),
             _ => Ok(()),
         }
-    }
-}
-
-fn nacked(row: &Outgoing, actor: &mut Actor) {
-    metrics::counter!("gathering_broker_nacked_total", "lane" => row.lane.clone()).increment(1);
-    if let Some(times) = actor.seldom.due(&format!("nacked {}", row.lane), Instant::now()) {
-        warn!(lane = row.lane, times, "the broker refused messages. Their rows are kept");
     }
 }
 
