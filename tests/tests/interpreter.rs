@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     Copy(usize),
     /// Fails for good.
     Fails,
-    /// Calls a server that is unavailable so many times, then answers; `None`: always.
+    /// Calls a server that is unavailable so many times, then answers 7; `None`: always.
     Flaky(Option<u32>),
     Parallel,
     Delay,
@@ -172,7 +172,7 @@ fn execute(plan: &Plan, node: usize, input: &Value, ended: &[Ended]) -> Ended {
         },
         Kind::Fails => failed,
         // Three attempts are the default.
-        Kind::Flaky(Some(failures)) if *failures < 3 => completed(json!({"value": 7})),
+        Kind::Flaky(Some(failures)) if *failures < 3 => completed(json!({"body": 7})),
         Kind::Flaky(_) => failed,
         Kind::Parallel | Kind::Delay => {
             let mut before = plan.edges.iter().filter(|edge| edge.to == node).map(|edge| edge.from);
