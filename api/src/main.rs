@@ -17,13 +17,12 @@ mod view;
 mod watch;
 
 use anyhow::Context;
-use clap::Parser;
 use common::store;
 
 use crate::config::{Cli, Command, Migrate, Token};
 
 fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+    let cli = common::config::parse::<Cli>();
     common::shutdown::run(async {
         match cli.command {
             Command::Serve(settings) => serve::serve(*settings).await,

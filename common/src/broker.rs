@@ -9,6 +9,7 @@ mod connection;
 mod consumer;
 mod delivery;
 mod hint;
+mod intake;
 mod lane;
 mod message;
 mod publisher;

@@ -1,7 +1,8 @@
 //! Settings that the binaries share, as flags and environment variables. Secrets come from the environment or from a
 //! file named by `…_FILE`, and show neither in `--help` nor in logs.
 
-use clap::Args;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, Command, Parser};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,27 @@ impl Unusable {
     pub fn new(variable: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { variable: variable.into(), problem: problem.into() }
     }
+}
+
+/// Reads the command line and the environment. A value that cannot be used ends the process with a text that names the
+/// variable, too.
+pub fn parse<C: Parser>() -> C {
+    C::try_parse().unwrap_or_else(|error| match variable(&error, &C::command()) {
+        Some(variable) => {
+            let text = format!("{variable}: {}", error.to_string().trim_start_matches("error: "));
+            C::command().error(error.kind(), text.trim_end()).exit()
+        }
+        None => error.exit(),
+    })
+}
+
+/// The variable behind the flag that an error is about.
+fn variable(error: &clap::Error, command: &Command) -> Option<String> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+    let long = flag.trim_start_matches("--").split([' ', '=']).next()?;
+    let own = command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    let found = own.and_then(|arg| arg.get_env()).map(|name| name.to_string_lossy().into_owned());
+    found.or_else(|| command.get_subcommands().find_map(|command| variable(error, command)))
 }
 
 /// A text that shows nowhere.
@@ -291,6 +313,12 @@ mod tests {
         assert!(text.contains("GATHERING_PREFIX wants 1 to 64"), "{text}");
         let text = parse(&["--database-pool", "1"]).err().unwrap().to_string();
         assert!(text.contains("2..=1000"), "{text}");
+    }
+
+    #[test]
+    fn the_variable_behind_a_flag_is_found() {
+        let error = parse(&["--database-pool", "1"]).err().unwrap();
+        assert_eq!(variable(&error, &All::command()).as_deref(), Some("GATHERING_DATABASE_POOL"));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! `gathering-scheduler`
 
 use anyhow::bail;
-use clap::Parser;
 use common::{ops, shutdown};
 use scheduler::config::{Command, Config, OpsAddr};
 
 fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    let config = common::config::parse::<Config>();
     shutdown::run(async {
         match config.command.unwrap_or(Command::Serve) {
             Command::Serve => {

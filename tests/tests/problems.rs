@@ -88,9 +88,9 @@ async fn what_is_unknown_is_not_found() {
     ] {
         client.get(path).await.problem(404);
     }
-    let gone = "/v1/runs/00000000-0000-7000-8000-000000000000";
-    client.post(&format!("{gone}/cancel"), &json!({})).await.problem(404);
-    client.post(&format!("{gone}/rerun"), &json!({"from": "start"})).await.problem(404);
+    let run = "/v1/runs/00000000-0000-7000-8000-000000000000";
+    client.post(&format!("{run}/cancel"), &json!({})).await.problem(404);
+    client.post(&format!("{run}/rerun"), &json!({"from": "start"})).await.problem(404);
     client.post("/v1/pipelines/missing/runs", &json!({"input": {}})).await.problem(404);
     client.delete("/v1/runs").await.problem(405);
     client.put("/v1/actions", &json!({})).await.problem(405);

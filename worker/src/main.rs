@@ -13,12 +13,10 @@ mod registry;
 mod serve;
 mod watch;
 
-use clap::Parser;
-
 use crate::config::{Cli, Command, OpsAddr};
 
 fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+    let cli = common::config::parse::<Cli>();
     common::shutdown::run(async {
         match cli.command {
             None | Some(Command::Serve) => {

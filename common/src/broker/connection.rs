@@ -98,9 +98,10 @@ impl Link {
         loop {
             tokio::select! {
                 Some(event) = events.next() => if let Event::Error(error) = event { why = Some(error.to_string()) },
-                _ = tick.tick() => if !self.is_open() {
-                    return why.unwrap_or_else(|| "the connection is closed".to_owned());
-                },
+                _ = tick.tick() => {}
+            }
+            if !self.is_open() {
+                return why.unwrap_or_else(|| "the connection is closed".to_owned());
             }
         }
     }

@@ -1,25 +1,17 @@
-//! One lane's channel: hands out deliveries, and acks what is finished. Rebuilt when it breaks.
+//! One lane over one connection: its channel is rebuilt when it breaks.
 
-use futures::StreamExt;
-use futures::future::{join_all, try_join_all};
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{Channel, message};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::connection::Link;
-use super::delivery::{Delivery, Origin, Settled};
+use super::delivery::Delivery;
+use super::intake::Intake;
 use super::seldom::Seldom;
-use super::topology::{Topology, Undeclared};
-use super::tracker::Tracker;
+use super::topology::Topology;
 use crate::retry::Reconnect;
 
 /// What a lane is asked to do, for as long as its consumer lives.
@@ -39,7 +31,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    const SETTLE: usize = 4096;
+    /// A queue that is made anew the moment it was deleted confuses the broker about the consumers
+    /// that it had: they get nothing, and are not told.
+    const CALM: Duration = Duration::from_millis(300);
 
     /// Serves the lane over this connection until it is gone, or the lane is to close.
     pub(super) async fn run(mut self, link: Arc<Link>) {
@@ -50,7 +44,10 @@ impl Lane {
                     reconnect.reset();
                     match intake.serve(&mut self).await {
                         Ok(()) => return,
-                        Err(lost) => lost.to_string(),
+                        Err(lost) => {
+                            tokio::time::sleep(Self::CALM).await;
+                            lost.to_string()
+                        }
                     }
                 }
                 Err(refused) => {
@@ -70,231 +67,5 @@ impl Lane {
                 }
             }
         }
-    }
-}
-
-/// Why a lane's channel has to be rebuilt.
-#[derive(Debug, thiserror::Error)]
-enum Lost {
-    #[error("its queue is gone, or its consumer was cancelled")]
-    Ended,
-    #[error(transparent)]
-    Broker(#[from] lapin::Error),
-}
-
-/// One channel's lifetime.
-struct Intake {
-    channel: Channel,
-    origin: Arc<Origin>,
-    settled: mpsc::UnboundedReceiver<Settled>,
-    tracker: Tracker,
-    /// Delivered, and not handed out yet.
-    waiting: VecDeque<message::Delivery>,
-    consumer: Option<lapin::Consumer>,
-    consumers: u32,
-    /// The prefetch of the present consumer.
-    prefetch: u16,
-    /// The last tag delivered; those of an earlier consumer end at `earlier`.
-    last: u64,
-    earlier: u64,
-    counted: Option<Taking>,
-}
-
-/// Counts a lane among those that take deliveries, for as long as it lives.
-struct Taking(watch::Sender<usize>);
-
-impl Taking {
-    fn new(taking: &watch::Sender<usize>) -> Self {
-        taking.send_modify(|count| *count += 1);
-        Self(taking.clone())
-    }
-}
-
-impl Drop for Taking {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
-impl Intake {
-    async fn open(lane: &mut Lane, link: &Link) -> Result<Self, Undeclared> {
-        lane.topology.declare(link, &[&lane.name]).await?;
-        let channel = link.channel().await?;
-        let (settle, settled) = mpsc::unbounded_channel();
-        let queue = lane.topology.lane_queue(&lane.name);
-        let origin = Arc::new(Origin { queue, gone: CancellationToken::new(), settle });
-        let mut intake = Self {
-            channel,
-            origin,
-            settled,
-            tracker: Tracker::default(),
-            waiting: VecDeque::new(),
-            consumer: None,
-            consumers: 0,
-            prefetch: 0,
-            last: 0,
-            earlier: 0,
-            counted: Some(Taking::new(&lane.taking)),
-        };
-        let prefetch = *lane.prefetch.borrow_and_update();
-        intake.consume(prefetch).await?;
-        Ok(intake)
-    }
-
-    /// Hands out and acks until the lane closes (`Ok`) or the channel breaks.
-    async fn serve(mut self, lane: &mut Lane) -> Result<(), Lost> {
-        let served = self.turn(lane).await;
-        self.origin.gone.cancel();
-        // What is still open goes back to the queue with the channel.
-        if self.channel.status().connected() {
-            let close = self.channel.close(200, "OK".into());
-            let _ = tokio::time::timeout(Duration::from_secs(2), close).await;
-        }
-        served
-    }
-
-    async fn turn(&mut self, lane: &mut Lane) -> Result<(), Lost> {
-        let mut settled = Vec::with_capacity(Lane::SETTLE);
-        loop {
-            let stopping = self.counted.is_none();
-            tokio::select! {
-                biased;
-                // Never ends: the origin holds a sender.
-                _ = self.settled.recv_many(&mut settled, Lane::SETTLE) => self.settle(&mut settled, lane).await?,
-                () = lane.close.cancelled() => {
-                    while let Ok(last) = self.settled.try_recv() {
-                        settled.push(last);
-                    }
-                    self.settle(&mut settled, lane).await?;
-                    return Ok(());
-                }
-                () = lane.stop.cancelled(), if !stopping => self.stop(lane).await?,
-                Ok(()) = lane.prefetch.changed(), if !stopping => {
-                    let wanted = *lane.prefetch.borrow_and_update();
-                    self.reconsume(wanted, lane).await?;
-                }
-                permit = lane.out.reserve(), if !self.waiting.is_empty() => match permit {
-                    Ok(permit) => self.hand_out(permit, lane),
-                    Err(_) => return Ok(()),
-                },
-                message = next(&mut self.consumer), if self.waiting.is_empty() => match message {
-                    Some(message) => self.receive(message?),
-                    None => return Err(Lost::Ended),
-                },
-            }
-        }
-    }
-
-    fn receive(&mut self, message: message::Delivery) {
-        self.last = message.delivery_tag;
-        self.tracker.deliver(message.delivery_tag);
-        self.waiting.push_back(message);
-    }
-
-    fn hand_out(&mut self, permit: mpsc::Permit<'_, Delivery>, lane: &Lane) {
-        if let Some(message) = self.waiting.pop_front() {
-            metrics::counter!("gathering_broker_delivered_total", "lane" => lane.name.clone())
-                .increment(1);
-            permit.send(Delivery {
-                lane: lane.name.clone(),
-                body: message.data,
-                properties: message.properties,
-                redelivered: message.redelivered,
-                tag: message.delivery_tag,
-                origin: self.origin.clone(),
-                settled: false,
-            });
-        }
-    }
-
-    async fn settle(&mut self, settled: &mut Vec<Settled>, lane: &Lane) -> Result<(), Lost> {
-        let words = self.tracker.settle(settled);
-        settled.clear();
-        let (requeue, ack) = (words.requeue.len() as u64, words.acked);
-        let options = BasicNackOptions { multiple: false, requeue: true };
-        try_join_all(words.requeue.iter().map(|tag| self.channel.basic_nack(*tag, options)))
-            .await?;
-        if let Some(tag) = words.ack_up_to {
-            self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
-        }
-        let options = BasicAckOptions { multiple: false };
-        for sent in
-            join_all(words.ack.iter().map(|tag| self.channel.basic_ack(*tag, options))).await
-        {
-            sent?;
-        }
-        if requeue > 0 {
-            metrics::counter!("gathering_broker_requeued_total", "lane" => lane.name.clone())
-                .increment(requeue);
-        }
-        metrics::counter!("gathering_broker_acked_total", "lane" => lane.name.clone())
-            .increment(ack);
-        // Those of earlier consumers are settled: the present one may have its full measure.
-        if self.earlier > 0 && self.counted.is_some() && self.tracker.open_up_to(self.earlier) == 0
-        {
-            self.earlier = 0;
-            let wanted = *lane.prefetch.borrow();
-            if self.prefetch != wanted {
-                self.reconsume(wanted, lane).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Consumes, or not, so that at most `wanted` deliveries are open.
-    async fn consume(&mut self, wanted: u16) -> lapin::Result<()> {
-        let open = u16::try_from(self.tracker.open()).unwrap_or(u16::MAX);
-        self.prefetch = wanted.saturating_sub(open);
-        self.earlier = if open > 0 { self.last } else { 0 };
-        if self.prefetch == 0 {
-            return Ok(());
-        }
-        self.channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
-        self.consumers += 1;
-        let (queue, tag) =
-            (self.origin.queue.as_str().into(), format!("lane-{}", self.consumers).into());
-        let consumer = self
-            .channel
-            .basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default())
-            .await?;
-        self.consumer = Some(consumer);
-        Ok(())
-    }
-
-    async fn reconsume(&mut self, wanted: u16, lane: &Lane) -> Result<(), Lost> {
-        debug!(lane = lane.name, wanted, open = self.tracker.open(), "the lane's prefetch changes");
-        self.cancel().await?;
-        self.consume(wanted).await?;
-        Ok(())
-    }
-
-    /// Ends the consumer, and keeps what it had received.
-    async fn cancel(&mut self) -> Result<(), Lost> {
-        let Some(mut consumer) = self.consumer.take() else { return Ok(()) };
-        self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-        while let Some(message) = consumer.next().await {
-            self.receive(message?);
-        }
-        Ok(())
-    }
-
-    /// Takes no more: what was not handed out goes back.
-    async fn stop(&mut self, lane: &Lane) -> Result<(), Lost> {
-        self.cancel().await?;
-        let mut back: Vec<_> =
-            self.waiting.drain(..).map(|message| Settled::Requeued(message.delivery_tag)).collect();
-        if !back.is_empty() {
-            warn!(lane = lane.name, count = back.len(), "hands back jobs that it had not begun");
-        }
-        self.counted = None;
-        self.settle(&mut back, lane).await
-    }
-}
-
-/// The consumer's next message; never, without a consumer.
-async fn next(consumer: &mut Option<lapin::Consumer>) -> Option<lapin::Result<message::Delivery>> {
-    match consumer {
-        Some(consumer) => consumer.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -150,7 +150,6 @@ impl Actor {
             match opened {
                 Ok(session) => {
                     reconnect.reset();
-                    self.report(Status::Connected);
                     info!(role = Self::ROLE, "connected to the broker");
                     if let Err(why) = session.serve(&mut self).await {
                         warn!(role = Self::ROLE, %why, "the connection to the broker is gone");

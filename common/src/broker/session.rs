@@ -37,7 +37,7 @@ pub(super) enum Ended {
     #[error("the topology is not as it should be: {0}")]
     Undeclared(#[from] Undeclared),
     #[error("{0}")]
-    Gone(String),
+    Gone(&'static str),
     #[error("a message was not confirmed within {} s", Session::PATIENCE.as_secs())]
     Unconfirmed,
 }
@@ -75,8 +75,8 @@ pub(super) struct Session {
     next: u64,
     /// The lanes whose queues are known to be there.
     declared: HashSet<String>,
-    /// The lanes whose queues cannot be declared, and since when.
-    refused: HashMap<String, Instant>,
+    /// The lanes whose queues are not declared before that moment.
+    held: HashMap<String, Instant>,
     /// The rows whose messages came back, until their confirms come too.
     returned: HashSet<Uuid>,
 }
@@ -86,17 +86,25 @@ impl Session {
     const HINTS: usize = 64;
     /// A connection on which a confirm takes longer is dropped, frames and all, before the row is sent again.
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// How long a lane that lost its queue is left alone before the queue is made anew.
+    const CALM: Duration = Duration::from_secs(1);
 
     /// Connects, declares the exchanges, and waits until the broker takes messages.
     pub(super) async fn open(actor: &mut Actor) -> Result<Self, Ended> {
         let link = Link::open(&actor.config, Actor::ROLE).await?;
         let events = link.events();
         actor.topology.declare(&link, &[]).await?;
-        let jobs = link.channel().await?;
-        jobs.confirm_select(ConfirmSelectOptions::default()).await?;
+        let channels = async {
+            let (jobs, hints) = (link.channel().await?, link.channel().await?);
+            jobs.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok::<_, lapin::Error>((Arc::new(jobs), Arc::new(hints)))
+        };
+        let (jobs, hints) = tokio::time::timeout(Self::PATIENCE, channels)
+            .await
+            .map_err(|_| Undeclared::Silent)??;
         let mut session = Self {
-            hints: Arc::new(link.channel().await?),
-            jobs: Arc::new(jobs),
+            jobs,
+            hints,
             link,
             events,
             blocked: false,
@@ -109,7 +117,7 @@ impl Session {
             hints_under_way: FuturesUnordered::new(),
             next: 0,
             declared: HashSet::new(),
-            refused: HashMap::new(),
+            held: HashMap::new(),
             returned: HashSet::new(),
         };
         session.try_out(actor).await?;
@@ -130,8 +138,13 @@ impl Session {
         let started = Instant::now();
         loop {
             tokio::select! {
-                outcome = &mut attempt => { outcome?; return Ok(()); }
+                biased;
                 Some(event) = self.events.next() => self.notice(event, actor)?,
+                outcome = &mut attempt => {
+                    outcome?;
+                    actor.report(self.status());
+                    return Ok(());
+                }
                 _ = tick.tick() => {
                     self.check()?;
                     if !self.blocked && started.elapsed() > Self::PATIENCE {
@@ -160,7 +173,7 @@ impl Session {
             What::Burial(_) => None,
         });
         let (again, left): (Vec<_>, Vec<_>) = rest.partition(Outgoing::is_ours);
-        leave(left.len());
+        leave(left.len(), actor);
         actor.inbox.again.extend(again);
         served
     }
@@ -221,7 +234,7 @@ impl Session {
             self.send(exchange, key, body, properties, What::Row(row));
             sent += 1;
         }
-        leave(left);
+        leave(left, actor);
         metrics::counter!("gathering_broker_published_total").increment(sent);
         Ok(())
     }
@@ -310,7 +323,10 @@ impl Session {
     }
 
     fn returned(&mut self, row: &Outgoing, actor: &mut Actor) {
-        self.declared.remove(&row.lane);
+        if self.declared.remove(&row.lane) {
+            // Not at once: see `Lane`. Meanwhile the lane's rows are the leader's.
+            self.held.insert(row.lane.clone(), Instant::now() + Self::CALM);
+        }
         metrics::counter!("gathering_broker_returned_total", "lane" => row.lane.clone())
             .increment(1);
         if let Some(times) = actor.seldom.due(&format!("returned {}", row.lane), Instant::now()) {
@@ -326,7 +342,7 @@ impl Session {
         if self.declared.contains(lane) {
             return Ok(true);
         }
-        if self.refused.get(lane).is_some_and(|refused_at| refused_at.elapsed() < Self::PATIENCE) {
+        if self.held.get(lane).is_some_and(|until| Instant::now() < *until) {
             return Ok(false);
         }
         match actor.topology.declare_lane(&self.link, lane).await {
@@ -335,7 +351,7 @@ impl Session {
                 Ok(true)
             }
             Err(refusal @ (Undeclared::Mismatch { .. } | Undeclared::Missing { .. })) => {
-                self.refused.insert(lane.to_owned(), Instant::now());
+                self.held.insert(lane.to_owned(), Instant::now() + Self::PATIENCE);
                 if let Some(times) = actor.seldom.due(&refusal.to_string(), Instant::now()) {
                     error!(lane, times, "cannot send jobs: {refusal}. Their rows are kept");
                 }
@@ -366,19 +382,27 @@ impl Session {
         }));
     }
 
+    fn status(&self) -> Status {
+        if self.blocked { Status::Blocked } else { Status::Connected }
+    }
+
     fn notice(&mut self, event: Event, actor: &Actor) -> Result<(), Ended> {
         match event {
             Event::ConnectionBlocked(reason) => {
                 warn!(reason, "the broker takes no messages: rows stay in the outbox");
                 self.blocked = true;
-                actor.report(Status::Blocked);
+                actor.report(self.status());
             }
             Event::ConnectionUnblocked => {
                 info!("the broker takes messages again");
                 self.blocked = false;
-                actor.report(Status::Connected);
+                actor.report(self.status());
             }
-            Event::Error(error) => return Err(error.into()),
+            // Of any channel: a refused declaration closes only its own.
+            Event::Error(error) => match self.check() {
+                Err(Ended::Gone(_)) => return Err(error.into()),
+                whole => return whole,
+            },
             _ => {}
         }
         Ok(())
@@ -386,7 +410,10 @@ impl Session {
 
     fn check(&self) -> Result<(), Ended> {
         if !self.link.is_open() {
-            return Err(Ended::Gone("the connection is closed".to_owned()));
+            return Err(Ended::Gone("the connection is closed"));
+        }
+        if !self.jobs.status().connected() || !self.hints.status().connected() {
+            return Err(Ended::Gone("a channel is closed"));
         }
         match self.pending.values().map(|pending| pending.sent_at).min() {
             Some(oldest) if oldest.elapsed() > Self::PATIENCE => Err(Ended::Unconfirmed),
@@ -403,9 +430,12 @@ fn nacked(row: &Outgoing, actor: &mut Actor) {
 }
 
 /// These rows were not published, or not confirmed, in time.
-fn leave(count: usize) {
+fn leave(count: usize, actor: &mut Actor) {
     if count > 0 {
         metrics::counter!("gathering_broker_left_to_leader_total", "why" => "late")
             .increment(count as u64);
+        if actor.seldom.due("late", Instant::now()).is_some() {
+            info!(count, "messages could not be sent in time: their rows are the leader's");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What the system says of this process, read from `/proc/self`; nothing where there is none.
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{describe_gauge, gauge};
 use std::fs;
 
 /// Linux reports times to programs in hundredths of a second, whatever its own tick is.
@@ -8,7 +8,8 @@ const TICKS: f64 = 100.0;
 
 pub(super) fn describe() {
     describe_gauge!("process_resident_memory_bytes", "Resident memory.");
-    describe_counter!("process_cpu_milliseconds_total", "CPU time, user and system.");
+    // A gauge that only rises: counters hold whole numbers.
+    describe_gauge!("process_cpu_seconds_total", "CPU time, user and system.");
     describe_gauge!("process_open_fds", "Open file descriptors.");
     describe_gauge!("process_threads", "Threads.");
     describe_gauge!("process_start_time_seconds", "Start, in seconds since 1970.");
@@ -18,7 +19,7 @@ pub(super) fn record() {
     if let Some(process) =
         fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse)
     {
-        counter!("process_cpu_milliseconds_total").absolute((process.cpu * 1000.0 / TICKS) as u64);
+        gauge!("process_cpu_seconds_total").set(process.cpu / TICKS);
         gauge!("process_threads").set(process.threads);
         if let Some(boot) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_time) {
             gauge!("process_start_time_seconds").set(boot + process.start / TICKS);
