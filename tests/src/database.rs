@@ -7,6 +7,7 @@ use reqwest::Url;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, PgPool};
 
+use crate::aside::aside;
 use crate::process::{binary, command};
 use crate::servers::workspace;
 
@@ -60,24 +61,12 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        // Its own thread and runtime: this one may be unwinding.
-        let _ = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let drop = async {
-                    let mut connection = options(&server).connect().await?;
-                    sqlx::query(AssertSqlSafe(format!(
-                        "drop database if exists {name} with (force)"
-                    )))
-                    .execute(&mut connection)
-                    .await
-                };
-                // A server that the test has broken for good takes its databases along.
-                let _ = tokio::time::timeout(Duration::from_secs(10), drop).await;
-            });
-            std::io::Result::Ok(())
-        })
-        .join();
+        aside(async move {
+            // A server that the test has broken for good takes its databases along.
+            let mut connection = options(&server).connect().await.ok()?;
+            let drop = AssertSqlSafe(format!("drop database if exists {name} with (force)"));
+            sqlx::query(drop).execute(&mut connection).await.ok()
+        });
     }
 }
 

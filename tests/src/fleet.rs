@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 
+use crate::aside::aside;
 use crate::broker::Broker;
 use crate::client::{Client, http};
 use crate::database::Database;
-use crate::leftovers::{drained, wrongs};
+use crate::leftovers::{drained, under_way, wrongs};
 use crate::ports::Port;
 use crate::process::{Process, binary, command};
 use crate::proxy::Proxy;
@@ -433,31 +434,40 @@ impl TestFleet {
 
 impl Drop for TestFleet {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_what_was_under_way();
+        }
         for member in &mut self.members {
             member.process.kill();
         }
         if std::thread::panicking() {
-            for member in &self.members {
-                eprintln!(
-                    "──── {} ────\n{}",
-                    member.process.name(),
-                    tail(&member.process.log(), 60)
-                );
-            }
-            eprintln!("──── whole logs: {}", self.folder.display());
+            self.show_logs();
         } else {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
         let (broker, lanes) = (self.broker.clone(), lanes(&self.options.lanes));
-        let _ = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let _ =
-                    tokio::time::timeout(Duration::from_secs(10), broker.remove_all(&lanes)).await;
-            });
-            std::io::Result::Ok(())
-        })
-        .join();
+        aside(async move { broker.remove_all(&lanes).await });
+    }
+}
+
+impl TestFleet {
+    fn show_what_was_under_way(&self) {
+        let (url, broker, queue) =
+            (self.database.url().to_owned(), self.broker.clone(), self.queue());
+        let shown = aside(async move {
+            let shown = under_way(&url).await;
+            let shown = shown.unwrap_or_else(|error| format!("the database does not say: {error}"));
+            format!("{shown}{queue}: {:?} messages ready", broker.ready(&queue).await)
+        });
+        eprintln!("──── under way ────\n{}", shown.unwrap_or_default());
+    }
+
+    fn show_logs(&self) {
+        for member in &self.members {
+            let (name, log) = (member.process.name(), member.process.log());
+            eprintln!("──── {name} ────\n{}", tail(&log, 60));
+        }
+        eprintln!("──── whole logs: {}", self.folder.display());
     }
 }
 

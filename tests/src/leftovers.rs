@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::database::Database;
 use crate::wait::{eventually, seen};
@@ -64,6 +64,36 @@ pub async fn drained(database: &Database, timeout: Duration) {
         seen(runs + outbox + timers == 0, left)
     })
     .await;
+}
+
+/// What goes on in a fleet, for the reader of a test that failed: each query, and its first rows as JSON.
+const UNDER_WAY: &[&str] = &[
+    "select id, state, stop_reason, open, queued_at, started_at from runs where finished_at is null order by id",
+    "select run_id, node, state, attempt, losses, owner, job_id, queued_at, started_at from node_runs
+     where finished_at is null and state <> 'pending' order by run_id, node",
+    "select * from outbox order by id",
+    "select * from timers order by due_at",
+    "select id, name, lock_key, started_at, locked_at, stopped_at from workers order by started_at",
+    "select * from probes order by sent_at desc",
+    "select * from leader",
+];
+
+/// Shows what goes on, as text.
+pub async fn under_way(url: &str) -> sqlx::Result<String> {
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    let mut shown = String::new();
+    for query in UNDER_WAY {
+        let rows = format!("select to_jsonb(x)::text from ({query}) x limit 20");
+        let rows: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut connection).await?;
+        let table = query
+            .split("from ")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next())
+            .unwrap_or_default();
+        shown += &format!("{table}:\n  {}\n", rows.join("\n  "));
+    }
+    Ok(shown)
 }
 
 /// All that is wrong in a database whose fleet is at rest.

@@ -7,6 +7,7 @@
     reason = "tests read their environment, and spawn tasks that end with them"
 )]
 
+mod aside;
 pub mod broker;
 pub mod client;
 pub mod database;

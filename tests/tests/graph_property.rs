@@ -89,8 +89,12 @@ async fn differs(client: &Client, target: &HttpTarget, seed: u64) -> Option<Stri
 /// Of a call's output, what the server said: status and headers are not the interpreter's business.
 fn plain(output: &Value) -> Value {
     match output {
-        Value::Object(members) if members.contains_key("status") => json!({"body": members["body"]}),
-        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), plain(value))).collect(),
+        Value::Object(members) if members.contains_key("status") => {
+            json!({"body": members["body"]})
+        }
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| (name.clone(), plain(value))).collect()
+        }
         other => other.clone(),
     }
 }
