@@ -75,14 +75,40 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
         }
         Err(error) => {
             tracing::error!(%error, "the outcome could not be recorded");
-            None
+            lose(worker, &claimed).await
         }
     }
 }
 
+/// An outcome that cannot be recorded counts as a loss of this worker, which owns the node run: given back, it would be
+/// found in living hands and left there.
+async fn lose(worker: &Arc<Worker>, claimed: &Claimed) -> Option<Vec<Assigned>> {
+    let found = reclaim::Found {
+        node: claimed.id().to_owned(),
+        attempt: claimed.attempt,
+        losses: claimed.losses,
+        owner: worker.core.id,
+    };
+    loop {
+        let loss = reclaim::loss(claimed.context.clone(), &found, claimed.job, true)?;
+        match worker.records.submit(loss).await {
+            Ok(Settled::Recorded(follows)) => return Some(follows),
+            Ok(Settled::Stale) => return Some(Vec::new()),
+            Err(error) => tracing::error!(%error, "nor could that"),
+        }
+        tokio::time::sleep(LOSE_AGAIN).await;
+    }
+}
+
+/// How long a loss that could not be recorded waits before it is tried again.
+const LOSE_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What has killed two workers is tried once more, with nothing beside it.
 async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry::Entry) -> Outcome {
-    let quiet = tokio::time::timeout(perform::QUIET_WITHIN, worker.alone.write()).await;
+    // Longer with each attempt, so that it outlasts its neighbours.
+    let doublings = u32::try_from(claimed.attempt - 3).unwrap_or(0).min(7);
+    let patience = perform::QUIET_WITHIN * 2u32.pow(doublings);
+    let quiet = tokio::time::timeout(patience, worker.alone.write()).await;
     match quiet {
         Ok(_alone) => {
             tracing::warn!(losses = claimed.losses, "executed alone: workers died under it");
@@ -106,6 +132,10 @@ async fn attempt(
     claimed: &Claimed,
     entry: &crate::registry::Entry,
 ) -> Outcome {
+    if entry.stop.token().is_cancelled() {
+        let stopped = Err(perform::Ended::Stopped);
+        return classify::classify(worker, claimed, &entry.stop, stopped).await;
+    }
     let admission = match admit::admit(worker, claimed).await {
         Ok(admission) => admission,
         Err(outcome) => return outcome,
@@ -113,7 +143,7 @@ async fn attempt(
     let begun = Instant::now();
     let result = match prepare::prepare(worker, claimed).await {
         Ok(work) => perform::perform(worker, claimed, &entry.stop, work).await,
-        Err(message) => Err(perform::Ended::Failed(crate::node::Failure::Permanent { message })),
+        Err(message) => Err(perform::Ended::Unprepared(message)),
     };
     worker.core.quickness.add(&claimed.context, claimed.node, begun.elapsed());
     admit::report(worker, claimed, admission, &result).await;
