@@ -21,7 +21,7 @@ use common::store;
 
 use crate::config::{Cli, Command, Migrate, Token};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     let cli = common::config::parse::<Cli>();
     common::shutdown::run(async {
         match cli.command {

@@ -1,6 +1,7 @@
 //! The life of the serving process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use common::broker::HintListener;
@@ -18,6 +19,9 @@ use crate::outline::Outlines;
 use crate::routes;
 use crate::watch::Watch;
 
+/// How long it says that it is not ready before it takes no more connections.
+const LAME: Duration = Duration::from_secs(1);
+
 /// How many hints may wait to be passed on; what does not fit is found by the look once a second.
 const HINTS: usize = 1_024;
 
@@ -26,7 +30,8 @@ const HINTS: usize = 1_024;
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     settings.log.init()?;
     let database = settings.database.resolve()?;
-    let broker = settings.broker.resolve("gathering-api")?;
+    let broker =
+        settings.broker.resolve(&format!("gathering-api {}", common::telemetry::process_name()))?;
     let tokens = settings.signing.tokens()?;
     let metrics = ops::metrics()?;
     let draining = shutdown::on_signal()?;
@@ -74,10 +79,12 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From here on it is not ready, takes no new connections, and answers what is under way.
+/// From here on it is not ready; a moment later, when those that balance loads have seen that, it takes no new
+/// connections, and answers what is under way.
 async fn drained(draining: CancellationToken, readiness: Arc<Readiness>) {
     draining.cancelled().await;
     readiness.drain();
+    tokio::time::sleep(LAME).await;
 }
 
 /// Whether the database can be asked, and has the schema that this program knows.

@@ -1,5 +1,8 @@
 //! When the process is asked to end.
 
+use std::io::Write;
+use std::process::ExitCode;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -34,14 +37,23 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     }
 }
 
-/// Runs a process to its end. Once its future is over all that matters has ended: threads that idle in libraries are
-/// not waited for.
-///
-/// # Errors
-/// Those of the future, and that the runtime cannot be built.
-pub fn run(process: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(process);
-    runtime.shutdown_background();
-    ended
+/// Runs a process to its end, and tells its error, if it has one, on standard error. Once its future is over all that
+/// matters has ended: threads that idle in libraries are not waited for.
+pub fn run(process: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Err(error) => Err(error.into()),
+        Ok(runtime) => {
+            let ended = runtime.block_on(process);
+            runtime.shutdown_background();
+            ended
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // For people, and without a backtrace: the text says what to mend.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -4,7 +4,7 @@ use anyhow::bail;
 use common::{ops, shutdown};
 use scheduler::config::{Command, Config, OpsAddr};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     let config = common::config::parse::<Config>();
     shutdown::run(async {
         match config.command.unwrap_or(Command::Serve) {

@@ -75,7 +75,7 @@ async fn fault_11_a_queue_deleted_under_its_consumer_comes_back() {
     for _ in 0..3 {
         fleet.broker().delete(&fleet.queue()).await;
         let id = client.action("echo", json!({})).await;
-        // A queue that is being deleted may still confirm a message: then it takes a probe to find out (R7).
+        // A consumer may hang on the queue that was: a lane that is quiet for long is consumed anew.
         client.wait_for(&id, Duration::from_secs(60)).await.expect("completed");
     }
     fleet.finish().await;

@@ -471,6 +471,41 @@ async fn r9_a_standby_takes_over_within_five_seconds_of_the_leaders_death() {
     fleet.finish().await;
 }
 
+/// Also fault 19.
+#[tokio::test]
+async fn r9_a_standby_takes_over_within_twenty_seconds_of_a_cut_link() {
+    let mut fleet =
+        TestFleet::start(FleetOptions { schedulers: 0, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    let proxy = Proxy::before(fleet.database().url()).await;
+    let by_proxy = proxy.url(fleet.database().url());
+    let first = fleet.add(Role::Scheduler, &[("DATABASE_URL", &by_proxy)]);
+    assert_eq!(fleet.leader().await, first);
+    fleet.add(Role::Scheduler, &[]);
+    fleet.ready().await;
+    let epoch = "select epoch from leader";
+    let before = fleet.database().count(epoch).await;
+
+    proxy.set(Mode::Hold);
+    let cut_at = Instant::now();
+    eventually(Duration::from_secs(20), "the standby to lead", async || {
+        match fleet.database().count(epoch).await {
+            raised if raised > before => Ok(()),
+            raised => Err(raised),
+        }
+    })
+    .await;
+    assert!(cut_at.elapsed() < Duration::from_secs(20));
+    let id = client.action_with(json!({"action": "echo", "input": {}, "delay": "100ms"})).await;
+    client.wait(&id).await.expect("completed");
+
+    proxy.heal();
+    let id = client.action_with(json!({"action": "echo", "input": {}, "delay": "100ms"})).await;
+    client.wait(&id).await.expect("completed");
+    assert_eq!(fleet.database().count(epoch).await, before + 1, "the old leader stands by");
+    fleet.finish().await;
+}
+
 #[tokio::test]
 async fn r9_an_old_leader_that_wakes_up_changes_nothing() {
     let mut fleet =

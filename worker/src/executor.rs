@@ -201,7 +201,7 @@ fn count(outcome: &Outcome) {
         Outcome::Failed { .. } => "failed",
         Outcome::Retry { .. } => "retried",
         Outcome::Waiting { .. } => "waiting",
-        Outcome::HandedBack => "handed_back",
+        Outcome::HandedBack { .. } => "handed_back",
         Outcome::Stopped { .. } => "stopped",
         Outcome::TakenOver { .. }
         | Outcome::Requeued { .. }

@@ -15,7 +15,7 @@ mod watch;
 
 use crate::config::{Cli, Command, OpsAddr};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     let cli = common::config::parse::<Cli>();
     common::shutdown::run(async {
         match cli.command {

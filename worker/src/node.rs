@@ -18,8 +18,7 @@ use uuid::Uuid;
 
 pub(crate) use run_command::Commands;
 
-/// The actions that run here.
-pub(crate) const ACTIONS: [&str; 3] = ["echo", "call_api", "run_command"];
+pub(crate) use common::pipeline::ACTIONS;
 
 /// What a cancelled node has to end by itself. The executor drops it a little later.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);

@@ -103,7 +103,10 @@ impl AttemptView {
     fn past(attempt: nodes::Attempt) -> Self {
         Self {
             attempt: attempt.attempt,
-            state: NodeState::Failed,
+            state: match attempt.error.get("kind").and_then(Value::as_str) {
+                Some("cancelled") => NodeState::Cancelled,
+                _ => NodeState::Failed,
+            },
             error: Some(attempt.error),
             spent: attempt.spent,
             started_at: attempt.started_at.map(Stamp),

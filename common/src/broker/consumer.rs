@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::connection::Link;
 use super::delivery::Delivery;
-use super::hint::{self, Hint};
+use super::hint::{self, Hint, Listener};
 use super::lane::Lane;
 use super::seldom::Seldom;
 use super::topology::Topology;
@@ -42,7 +42,8 @@ impl Consumer {
         start(config, lanes, out, None, shutdown)
     }
 
-    /// As [`Consumer::start`], and sends the fleet's hints to `hints` over the same connection.
+    /// As [`Consumer::start`], and sends the hints of runs that stop to `hints` over
+    /// the same connection.
     pub fn start_listening(
         config: BrokerConfig,
         lanes: Vec<(String, u16)>,
@@ -50,7 +51,8 @@ impl Consumer {
         hints: mpsc::Sender<Hint>,
         shutdown: CancellationToken,
     ) -> ConsumerHandle {
-        start(config, lanes, out, Some(hints), shutdown)
+        let listener = Listener { hints, key: hint::STOPPING };
+        start(config, lanes, out, Some(listener), shutdown)
     }
 
     pub(super) fn listen_only(
@@ -58,7 +60,8 @@ impl Consumer {
         hints: mpsc::Sender<Hint>,
         shutdown: CancellationToken,
     ) -> (watch::Receiver<Status>, JoinHandle<()>) {
-        let handle = start(config, Vec::new(), mpsc::channel(1).0, Some(hints), shutdown);
+        let listener = Listener { hints, key: hint::ALL };
+        let handle = start(config, Vec::new(), mpsc::channel(1).0, Some(listener), shutdown);
         (handle.status, handle.supervisor)
     }
 }
@@ -67,7 +70,7 @@ fn start(
     config: BrokerConfig,
     lanes: Vec<(String, u16)>,
     out: mpsc::Sender<Delivery>,
-    hints: Option<mpsc::Sender<Hint>>,
+    listener: Option<Listener>,
     shutdown: CancellationToken,
 ) -> ConsumerHandle {
     let (taking, stop, close) =
@@ -97,7 +100,7 @@ fn start(
         config,
         topology,
         lanes,
-        hints,
+        listener,
         status,
         stop: stop.clone(),
         close: close.clone(),
@@ -147,7 +150,7 @@ struct Supervisor {
     config: BrokerConfig,
     topology: Topology,
     lanes: Vec<Lane>,
-    hints: Option<mpsc::Sender<Hint>>,
+    listener: Option<Listener>,
     status: watch::Sender<Status>,
     stop: CancellationToken,
     close: CancellationToken,
@@ -196,11 +199,11 @@ impl Supervisor {
         for lane in &self.lanes {
             lanes.spawn(lane.clone().run(link.clone()));
         }
-        if let Some(hints) = &self.hints {
+        if let Some(listener) = &self.listener {
             lanes.spawn(listen(
                 link.clone(),
                 self.topology.clone(),
-                hints.clone(),
+                listener.clone(),
                 self.close.clone(),
             ));
         }
@@ -223,17 +226,12 @@ impl Supervisor {
 }
 
 /// Listens to hints until the connection is gone or closed.
-async fn listen(
-    link: Arc<Link>,
-    topology: Topology,
-    hints: mpsc::Sender<Hint>,
-    close: CancellationToken,
-) {
+async fn listen(link: Arc<Link>, topology: Topology, listener: Listener, close: CancellationToken) {
     let (mut reconnect, mut seldom) = (Reconnect::new(), Seldom::default());
-    while link.is_open() && !close.is_cancelled() && !hints.is_closed() {
+    while link.is_open() && !close.is_cancelled() && !listener.hints.is_closed() {
         let listened = async {
             topology.declare(&link, &[]).await?;
-            Ok::<_, super::topology::Undeclared>(hint::listen(&link, &topology, &hints).await?)
+            Ok::<_, super::topology::Undeclared>(hint::listen(&link, &topology, &listener).await?)
         };
         tokio::select! {
             listened = listened => match listened {

@@ -34,8 +34,27 @@ pub enum HintKind {
     Ended,
 }
 
-/// The routing key of hints.
-pub(super) const KEY: &str = "runs";
+impl Hint {
+    /// The routing key: whoever executes nodes listens only to those that may concern it.
+    pub(super) fn key(&self) -> &'static str {
+        match self.runs.iter().any(|(_, kind)| *kind == HintKind::Stopping) {
+            true => STOPPING,
+            false => "runs.changed",
+        }
+    }
+}
+
+/// Who listens, and to which.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) hints: mpsc::Sender<Hint>,
+    pub(super) key: &'static str,
+}
+
+/// Hints of runs that stop, and perhaps of others.
+pub(super) const STOPPING: &str = "runs.stopping";
+/// All hints.
+pub(super) const ALL: &str = "runs.*";
 
 /// What a slow reader may be behind; the oldest are dropped.
 const BACKLOG: i32 = 10_000;
@@ -60,7 +79,7 @@ impl HintListener {
 pub(super) async fn listen(
     link: &Link,
     topology: &Topology,
-    hints: &mpsc::Sender<Hint>,
+    listener: &Listener,
 ) -> lapin::Result<()> {
     let channel = link.channel().await?;
     let queue = topology.hint_queue(Uuid::now_v7());
@@ -74,7 +93,7 @@ pub(super) async fn listen(
         .queue_bind(
             queue.as_str().into(),
             exchange.into(),
-            KEY.into(),
+            listener.key.into(),
             QueueBindOptions::default(),
             FieldTable::default(),
         )
@@ -85,7 +104,7 @@ pub(super) async fn listen(
     while let Some(message) = stream.next().await {
         match serde_json::from_slice::<Hint>(&message?.data) {
             // Never waits: what is not read would pile up in memory.
-            Ok(hint) => match hints.try_send(hint) {
+            Ok(hint) => match listener.hints.try_send(hint) {
                 Err(mpsc::error::TrySendError::Closed(_)) => return Ok(()),
                 Err(mpsc::error::TrySendError::Full(_)) => {
                     debug!("a hint was dropped: its reader is behind")

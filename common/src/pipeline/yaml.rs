@@ -24,6 +24,5 @@ pub fn from_yaml(text: &str) -> Result<Value, String> {
         },
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| format!("the YAML cannot be read: {error}"))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }

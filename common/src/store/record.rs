@@ -61,7 +61,10 @@ pub enum Outcome {
         at: Option<Instant>,
     },
     /// The worker stops, and gives it back: another attempt may begin at once.
-    HandedBack,
+    HandedBack {
+        /// That it was given back.
+        error: NodeError,
+    },
     /// The run was told to stop, and so was the node.
     Stopped {
         /// That it was stopped.
@@ -148,6 +151,7 @@ pub async fn record(
     spare: usize,
 ) -> Result<Recorded, sqlx::Error> {
     let mut runs = lock(conn, records).await?;
+    let lost = guard::lost(conn, records).await?;
     let guarded = guard::guard(conn, records, &mut runs, keeping.owner).await?;
     let mut recorded = Recorded::default();
     recorded.answers.resize(records.len(), RecordAnswer::Stale);
@@ -160,6 +164,7 @@ pub async fn record(
     let mut batch = consequence::Batch {
         records,
         guarded: &guarded,
+        lost: &lost,
         keeping,
         spare,
         writes: Writes::default(),
@@ -225,7 +230,7 @@ fn next_state(outcome: &Outcome, stopping: bool) -> NodeState {
         Outcome::Retry { .. } | Outcome::LostForNow { .. } => NodeState::Retrying,
         Outcome::Waiting { .. } => NodeState::Waiting,
         // Told to stop in a run that was not: given back, so that nothing hangs.
-        Outcome::HandedBack | Outcome::Requeued { .. } | Outcome::Stopped { .. } => {
+        Outcome::HandedBack { .. } | Outcome::Requeued { .. } | Outcome::Stopped { .. } => {
             NodeState::Queued
         }
         Outcome::TakenOver { .. } => NodeState::Running,
@@ -236,10 +241,11 @@ impl Outcome {
     /// The error that it carries.
     fn error(&self) -> Option<&NodeError> {
         match self {
-            Self::Completed { .. } | Self::Waiting { .. } | Self::HandedBack => None,
+            Self::Completed { .. } | Self::Waiting { .. } => None,
             Self::Failed { error, .. }
             | Self::Retry { error, .. }
             | Self::Stopped { error }
+            | Self::HandedBack { error }
             | Self::TakenOver { error }
             | Self::Requeued { error }
             | Self::LostForNow { error, .. }

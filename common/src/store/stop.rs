@@ -106,7 +106,7 @@ async fn change(
     sqlx::query!(
         r#"with gone as (delete from timers where run_id = $1)
            update runs set state = $2::run_state, open = $3, seq = seq + 1, stop_reason = coalesce(stop_reason, $4),
-               error = coalesce(error, $5),
+               error = coalesce($5, error),
                finished_at = case when $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out') then clock_timestamp() end
            where id = $1"#,
         run,

@@ -72,7 +72,13 @@ fn completed(claimed: &Claimed, output: Value) -> Outcome {
 fn stopped(claimed: &Claimed, stop: &Stop) -> Outcome {
     let on_worker_lost = claimed.context.graph.node(claimed.node).node.on_worker_lost;
     match (stop.why(), on_worker_lost) {
-        (Some(Why::Draining), OnWorkerLost::Retry) => Outcome::HandedBack,
+        (Some(Why::Draining), OnWorkerLost::Retry) => Outcome::HandedBack {
+            error: NodeError::new(
+                ErrorKind::Cancelled,
+                "the worker stopped before it ended, and gave it back",
+                claimed.id(),
+            ),
+        },
         (Some(Why::Draining), OnWorkerLost::Fail) => Outcome::Failed {
             error: NodeError::new(
                 ErrorKind::WorkerLost,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::error;
 
 use super::{Actor, Burial, Ended, Outgoing, Pending, Session, What, leave};
-use crate::broker::hint::{self, Hint};
+use crate::broker::hint::Hint;
 use crate::broker::message;
 use crate::broker::topology::Undeclared;
 
@@ -99,8 +99,9 @@ impl Session {
             let body = serde_json::to_vec(&hint).expect("ids and words always serialize");
             let options = BasicPublishOptions::default();
             // Lost without harm; a broken connection is noticed elsewhere.
-            let _ =
-                channel.basic_publish(exchange, hint::KEY.into(), options, &body, properties).await;
+            let _ = channel
+                .basic_publish(exchange, hint.key().into(), options, &body, properties)
+                .await;
         }));
     }
 }

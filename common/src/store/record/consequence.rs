@@ -6,9 +6,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::guard::{Guarded, Held};
+use super::guard::{Executed, Guarded};
 use super::{LockedRun, Outcome, Record, RecordAnswer};
 use crate::advance::{Changes, End, Join, Verdict, advance};
+use crate::clock::Instant;
 use crate::context::RunContext;
 use crate::failure::NodeError;
 use crate::graph::{EdgeIx, NodeIx};
@@ -24,6 +25,8 @@ use crate::store::{outputs, verdict};
 pub(super) struct Batch<'a> {
     pub(super) records: &'a [Record],
     pub(super) guarded: &'a Guarded,
+    /// Who executed what has lost its worker, and since when.
+    pub(super) lost: &'a Executed,
     pub(super) keeping: Keeping<'a>,
     pub(super) spare: usize,
     pub(super) writes: Writes,
@@ -75,7 +78,17 @@ impl<'a> Batch<'a> {
         let node = &record.context.graph.node(record.node).node;
         let mut answer = Vec::new();
         if let Some(error) = record.outcome.error() {
-            self.writes.attempts.push(attempt(record, held, error));
+            let lost = self.lost.get(&(record.context.id, node.id.clone())).copied();
+            let (owner, started_at) = lost.unwrap_or((held.owner, held.started_at));
+            self.writes.attempts.push(AttemptRow {
+                run: record.context.id,
+                node: node.id.clone(),
+                attempt: record.attempt,
+                owner,
+                error: serde_json::to_value(error).unwrap_or(Value::Null),
+                spent: record.outcome.is_spent(),
+                started_at,
+            });
         }
         match (&record.outcome, held.state) {
             (Outcome::Retry { after, breaker, .. }, NodeState::Retrying) => {
@@ -122,7 +135,7 @@ impl<'a> Batch<'a> {
         record: &Record,
         kind: TimerKind,
         after: std::time::Duration,
-        at: Option<crate::clock::Instant>,
+        at: Option<Instant>,
         breaker: Option<String>,
     ) {
         self.writes.timers.push(TimerRow {
@@ -258,18 +271,6 @@ impl<'a> Batch<'a> {
 
 fn next(state: RunState, event: RunEvent) -> Result<RunState, sqlx::Error> {
     state.next(event).map_err(|error| sqlx::Error::Protocol(error.to_string()))
-}
-
-fn attempt(record: &Record, held: &Held, error: &NodeError) -> AttemptRow {
-    AttemptRow {
-        run: record.context.id,
-        node: record.context.graph.node(record.node).node.id.clone(),
-        attempt: record.attempt,
-        owner: held.owner.filter(|_| held.state != NodeState::Running),
-        error: serde_json::to_value(error).unwrap_or(Value::Null),
-        spent: record.outcome.is_spent(),
-        started_at: held.started_at.filter(|_| held.state != NodeState::Running),
-    }
 }
 
 /// The counters of pending nodes that an end was followed to.

@@ -143,6 +143,31 @@ pub(super) async fn guard(
     Ok(guarded)
 }
 
+/// Who executed a node run, and since when, by run and node.
+pub(super) type Executed = HashMap<(Uuid, String), (Option<Uuid>, Option<Instant>)>;
+
+/// Who executed what has lost its worker, and since when: the update overwrites it.
+pub(super) async fn lost(
+    conn: &mut PgConnection,
+    records: &[Record],
+) -> Result<Executed, sqlx::Error> {
+    let losses = records.iter().filter(|record| record.outcome.is_loss());
+    let (runs, nodes): (Vec<Uuid>, Vec<String>) =
+        losses.map(|record| (record.context.id, id(record).to_owned())).unzip();
+    if runs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        "select n.run_id, n.node, n.owner, n.started_at from unnest($1::uuid[], $2::text[]) as u (run_id, node)
+         join node_runs as n on n.run_id = u.run_id and n.node = u.node",
+        &runs,
+        &nodes
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| ((row.run_id, row.node), (row.owner, row.started_at))).collect())
+}
+
 fn id(record: &Record) -> &str {
     &record.context.graph.node(record.node).node.id
 }
@@ -189,7 +214,7 @@ fn columns(
             Outcome::Completed { text, .. } => Some(text.clone()),
             _ => None,
         });
-        let error = record.outcome.error().filter(|_| !taken_over);
+        let error = record.outcome.error().filter(|_| !taken_over && state != NodeState::Queued);
         columns.errors.push(error.and_then(|error| serde_json::to_value(error).ok()));
         columns.waiting.push(match &record.outcome {
             Outcome::Waiting { waiting, .. } => Some(waiting.clone()),
