@@ -12,7 +12,7 @@ use common::store::definitions::Definitions;
 use common::store::record::Record;
 use common::store::start::Start;
 use common::store::{self, Pool, mine, reclaim};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Mutex, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     pub(crate) tools: Tools,
     /// Held for reading by whatever is executed, for writing by what has to run alone.
     pub(crate) alone: RwLock<()>,
+    /// Held by the one node run that runs alone, or waits to.
+    pub(crate) turn: Mutex<()>,
     pub(crate) tasks: TaskTracker,
     /// After that a delivery is acked though its node run goes on.
     pub(crate) delivery_hold: Duration,
@@ -114,6 +116,7 @@ impl Worker {
             jobs: Arc::default(),
             tools,
             alone: RwLock::new(()),
+            turn: Mutex::new(()),
             tasks: TaskTracker::new(),
             delivery_hold,
             core,

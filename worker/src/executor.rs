@@ -6,7 +6,7 @@ mod perform;
 mod prepare;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::advance::{End, Verdict};
 use common::context::RunContext;
@@ -23,6 +23,9 @@ use crate::commit::{Assigned, Settled};
 use crate::core::Worker;
 use crate::intake;
 use crate::registry::Hold;
+
+/// How long what has to run alone waits while another does.
+const TURN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Executes a node run and what follows from it, in a slot of the lane; then the share in the job is done.
 pub(crate) async fn go(
@@ -82,23 +85,29 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
 
 /// What has killed two workers is tried once more, with nothing beside it.
 async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry::Entry) -> Outcome {
+    // Nobody queues for a turn: what is claimed already would count this worker's death as a loss of its own, though it
+    // was not executed.
+    let Ok(_turn) = worker.turn.try_lock() else {
+        return later(claimed, TURN_PAUSE, "it has to run alone, and another does so here");
+    };
     let quiet = tokio::time::timeout(perform::QUIET_WITHIN, worker.alone.write()).await;
     match quiet {
         Ok(_alone) => {
             tracing::warn!(losses = claimed.losses, "executed alone: workers died under it");
             attempt(worker, claimed, entry).await
         }
-        Err(_) => Outcome::Retry {
-            error: NodeError::new(
-                ErrorKind::WorkerLost,
-                "it has to run alone, and this worker did not become idle in time",
-                claimed.id(),
-            ),
-            after: reclaim::LOST_PAUSE,
-            spent: false,
-            breaker: None,
-        },
+        Err(_) => later(
+            claimed,
+            reclaim::LOST_PAUSE,
+            "it has to run alone, and this worker did not become idle in time",
+        ),
     }
+}
+
+/// Back into the queue after a time, unspent.
+fn later(claimed: &Claimed, after: Duration, why: &str) -> Outcome {
+    let error = NodeError::new(ErrorKind::WorkerLost, why, claimed.id());
+    Outcome::Retry { error, after, spent: false, breaker: None }
 }
 
 async fn attempt(
