@@ -46,6 +46,8 @@ pub struct NodeError {
 impl NodeError {
     /// An error of `kind` at `node`.
     pub fn new(kind: ErrorKind, message: impl Into<String>, node: &str) -> Self {
-        Self { kind, message: message.into(), node: Some(node.to_owned()) }
+        // A null character, which Postgres cannot hold, must not keep a failure from being recorded.
+        let message = message.into().replace('\0', "\u{fffd}");
+        Self { kind, message, node: Some(node.to_owned()) }
     }
 }

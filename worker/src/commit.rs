@@ -2,6 +2,7 @@
 //! executed before anyone is told, and what they announce is published once they are committed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::broker::{Hint, HintKind};
 use common::context::RunContext;
@@ -52,7 +53,8 @@ impl Core {
         claimed
             .into_iter()
             .filter_map(|claimed| {
-                let entry = self.executing.enter(claimed.context.id, claimed.node)?;
+                let entry =
+                    self.executing.enter(claimed.context.id, claimed.node, claimed.attempt)?;
                 Some(Assigned { claimed, entry })
             })
             .collect()
@@ -73,16 +75,36 @@ fn hint(state: RunState) -> HintKind {
     }
 }
 
+/// For so long after an outage a commit may have happened whose answer was lost.
+const DOUBTFUL: Duration = Duration::from_secs(120);
+/// A transaction that the server has not answered for so long is taken for lost: its answer is unknown.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Remembers that the answer to a commit was lost: then nothing counts as stale before it is read again.
 #[derive(Debug, Default)]
 struct Doubt {
-    unknown: bool,
+    since: Option<Instant>,
+}
+
+/// Silence is an outage.
+async fn bounded<T>(
+    work: impl Future<Output = Result<T, store::Error>>,
+) -> Result<T, store::Error> {
+    tokio::time::timeout(SILENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(store::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 impl Doubt {
     fn settle<T>(&mut self, result: Result<T, store::Error>) -> Result<T, store::Error> {
-        self.unknown = result.as_ref().is_err_and(is_outage);
+        if result.as_ref().is_err_and(is_outage) {
+            self.since = Some(Instant::now());
+        }
         result
+    }
+
+    fn is_open(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() < DOUBTFUL)
     }
 }
 
@@ -111,7 +133,6 @@ impl Starts {
 
     async fn try_commit(&self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
         let core = &self.core;
-        core.presence.held().await;
         let mut tx = core.pool.begin().await?;
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
@@ -119,7 +140,7 @@ impl Starts {
         let started =
             start::start(&mut tx, starts, keeping, core.spare(), &core.definitions).await?;
         let mut answers = started.answers;
-        if self.doubt.unknown {
+        if self.doubt.is_open() {
             for (answer, item) in answers.iter_mut().zip(starts) {
                 if matches!(answer, StartAnswer::NotQueued) {
                     let found = core.reread(&mut tx, item.run, item.job).await?;
@@ -153,7 +174,8 @@ impl common::batch::Work for Starts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
-        let result = self.try_commit(starts).await;
+        self.core.presence.held().await;
+        let result = bounded(self.try_commit(starts)).await;
         self.doubt.settle(result)
     }
 }
@@ -165,10 +187,9 @@ impl Claims {
 
     async fn try_commit(&self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
         let core = &self.core;
-        core.presence.held().await;
         let mut conn = core.pool.acquire().await?;
         let mut answers = claim::claim(&mut conn, claims, core.id, &core.definitions).await?;
-        if self.doubt.unknown {
+        if self.doubt.is_open() {
             for (answer, item) in answers.iter_mut().zip(claims) {
                 if matches!(answer, ClaimAnswer::NotQueued) {
                     let found = core.reread(&mut conn, item.run, item.job).await?;
@@ -199,7 +220,8 @@ impl common::batch::Work for Claims {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
-        let result = self.try_commit(claims).await;
+        self.core.presence.held().await;
+        let result = bounded(self.try_commit(claims)).await;
         self.doubt.settle(result)
     }
 }
@@ -218,7 +240,7 @@ impl Records {
         let keeping = Keeping { owner, serves: &serves, quick: &quick };
         let recorded = record::record(&mut tx, records, keeping, core.spare()).await?;
         let mut answers = recorded.answers;
-        if self.doubt.unknown {
+        if self.doubt.is_open() {
             for (answer, item) in answers.iter_mut().zip(records) {
                 if matches!(answer, RecordAnswer::Stale) {
                     *answer = self.reread(&mut tx, item).await?;
@@ -243,14 +265,15 @@ impl Records {
         record: &Record,
     ) -> Result<RecordAnswer, store::Error> {
         let node = &record.context.graph.node(record.node).node.id;
+        // What runs here under the job is this worker's, whatever has become of the node since.
+        let found = self.core.reread(conn, record.context.id, record.job).await?;
         let attempt = match record.outcome {
             Outcome::TakenOver { .. } => record.attempt + 1,
             _ => record.attempt,
         };
-        if !mine::was_moved(conn, record.context.id, node, attempt, self.core.id).await? {
-            return Ok(RecordAnswer::Stale);
-        }
-        self.core.reread(conn, record.context.id, record.job).await.map(RecordAnswer::Recorded)
+        let moved = !found.is_empty()
+            || mine::was_moved(conn, record.context.id, node, attempt, self.core.id).await?;
+        Ok(if moved { RecordAnswer::Recorded(found) } else { RecordAnswer::Stale })
     }
 }
 
@@ -265,7 +288,7 @@ impl common::batch::Work for Records {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, records: &[Record]) -> Result<Vec<Settled>, store::Error> {
-        let result = self.try_commit(records).await;
+        let result = bounded(self.try_commit(records)).await;
         self.doubt.settle(result)
     }
 }

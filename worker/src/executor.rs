@@ -78,10 +78,33 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
         }
         Err(error) => {
             tracing::error!(%error, "the outcome could not be recorded");
-            None
+            lose(worker, &claimed).await
         }
     }
 }
+
+/// An outcome that cannot be recorded counts as a loss of this worker, which owns the node run: given back, it would be
+/// found in living hands and left there.
+async fn lose(worker: &Arc<Worker>, claimed: &Claimed) -> Option<Vec<Assigned>> {
+    let found = reclaim::Found {
+        node: claimed.id().to_owned(),
+        attempt: claimed.attempt,
+        losses: claimed.losses,
+        owner: worker.core.id,
+    };
+    loop {
+        let loss = reclaim::loss(claimed.context.clone(), &found, claimed.job, true)?;
+        match worker.records.submit(loss).await {
+            Ok(Settled::Recorded(follows)) => return Some(follows),
+            Ok(Settled::Stale) => return Some(Vec::new()),
+            Err(error) => tracing::error!(%error, "nor could that"),
+        }
+        tokio::time::sleep(LOSE_AGAIN).await;
+    }
+}
+
+/// How long a loss that could not be recorded waits before it is tried again.
+const LOSE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What has killed two workers is tried once more, with nothing beside it.
 async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry::Entry) -> Outcome {
@@ -90,7 +113,10 @@ async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry:
     let Ok(_turn) = worker.turn.try_lock() else {
         return later(claimed, TURN_PAUSE, "it has to run alone, and another does so here");
     };
-    let quiet = tokio::time::timeout(perform::QUIET_WITHIN, worker.alone.write()).await;
+    // Longer with each attempt, so that it outlasts its neighbours.
+    let doublings = u32::try_from(claimed.attempt - 3).unwrap_or(0).min(7);
+    let patience = perform::QUIET_WITHIN * 2u32.pow(doublings);
+    let quiet = tokio::time::timeout(patience, worker.alone.write()).await;
     match quiet {
         Ok(_alone) => {
             tracing::warn!(losses = claimed.losses, "executed alone: workers died under it");
@@ -115,6 +141,10 @@ async fn attempt(
     claimed: &Claimed,
     entry: &crate::registry::Entry,
 ) -> Outcome {
+    if entry.stop.token().is_cancelled() {
+        let stopped = Err(perform::Ended::Stopped);
+        return classify::classify(worker, claimed, &entry.stop, stopped).await;
+    }
     let admission = match admit::admit(worker, claimed).await {
         Ok(admission) => admission,
         Err(outcome) => return outcome,
@@ -122,7 +152,7 @@ async fn attempt(
     let begun = Instant::now();
     let result = match prepare::prepare(worker, claimed).await {
         Ok(work) => perform::perform(worker, claimed, &entry.stop, work).await,
-        Err(message) => Err(perform::Ended::Failed(crate::node::Failure::Permanent { message })),
+        Err(message) => Err(perform::Ended::Unprepared(message)),
     };
     worker.core.quickness.add(&claimed.context, claimed.node, begun.elapsed());
     admit::report(worker, claimed, admission, &result).await;

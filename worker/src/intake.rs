@@ -98,7 +98,11 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
     }
 }
 
-async fn break_off(worker: &Worker, run: Uuid, why: &str) -> Result<(), Arc<store::Error>> {
+pub(crate) async fn break_off(
+    worker: &Worker,
+    run: Uuid,
+    why: &str,
+) -> Result<(), Arc<store::Error>> {
     tracing::error!(why, "the run cannot go on");
     let mut tx = worker.core.pool.begin().await?;
     stop::break_off(&mut tx, run, why).await?;

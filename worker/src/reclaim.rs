@@ -24,30 +24,19 @@ pub(crate) async fn look(
     run: Uuid,
     job: Uuid,
 ) -> Result<Vec<Assigned>, Arc<store::Error>> {
-    let mut conn = worker.core.pool.acquire().await?;
-    if reclaim::under(&mut conn, run, job).await?.is_empty() {
-        tracing::debug!("the job has nothing left to do");
-        return Ok(Vec::new());
-    }
-    let context = match reclaim::context(&mut conn, run, &worker.core.definitions).await? {
-        Some(Ok(context)) => context,
-        _ => return Ok(Vec::new()),
-    };
+    let Some(context) = context(worker, run, job).await? else { return Ok(Vec::new()) };
     let mut taken = Vec::new();
     let mut second = false;
     for _ in 0..LOOKS {
-        let (mut alive, mut unsure) = (false, false);
-        for found in reclaim::under(&mut conn, run, job).await? {
-            match life(worker, &mut conn, &context, &found).await? {
-                Some(Life::Dead) => taken.extend(take_over(worker, &context, job, &found).await?),
-                Some(Life::Unsure) if second => {
-                    taken.extend(take_over(worker, &context, job, &found).await?);
-                }
-                Some(Life::Unsure) => unsure = true,
-                Some(Life::Alive) => alive = true,
-                None => {}
+        let (unsure, alive) = match take_dead(worker, &context, job, second, &mut taken).await {
+            Ok(left) => left,
+            // What was taken is executed; the audit finds the rest.
+            Err(error) if !taken.is_empty() => {
+                tracing::warn!(%error, "not all that ran under the job could be looked at");
+                break;
             }
-        }
+            Err(error) => return Err(error),
+        };
         match (unsure, alive && !second) {
             (true, _) => {
                 second = true;
@@ -58,6 +47,59 @@ pub(crate) async fn look(
         }
     }
     Ok(taken)
+}
+
+/// The run's context, if anything runs under the job. A run whose definition cannot be read any more is broken off.
+async fn context(
+    worker: &Worker,
+    run: Uuid,
+    job: Uuid,
+) -> Result<Option<Arc<RunContext>>, Arc<store::Error>> {
+    let found = {
+        let mut conn = worker.core.pool.acquire().await?;
+        if reclaim::under(&mut conn, run, job).await?.is_empty() {
+            tracing::debug!("the job has nothing left to do");
+            return Ok(None);
+        }
+        reclaim::context(&mut conn, run, &worker.core.definitions).await?
+    };
+    match found {
+        Some(Ok(context)) => Ok(Some(context)),
+        Some(Err(why)) => crate::intake::break_off(worker, run, &why).await.map(|()| None),
+        None => Ok(None),
+    }
+}
+
+/// Takes over from the dead; says whether it is unsure of an owner, and whether one lives. No connection is held while
+/// what was found is recorded: the recorder needs one, too.
+async fn take_dead(
+    worker: &Worker,
+    context: &Arc<RunContext>,
+    job: Uuid,
+    second: bool,
+    taken: &mut Vec<Assigned>,
+) -> Result<(bool, bool), Arc<store::Error>> {
+    let seen = {
+        let mut conn = worker.core.pool.acquire().await?;
+        let mut seen = Vec::new();
+        for found in reclaim::under(&mut conn, context.id, job).await? {
+            let life = life(worker, &mut conn, context, &found).await?;
+            seen.push((found, life));
+        }
+        seen
+    };
+    let (mut unsure, mut alive) = (false, false);
+    for (found, life) in seen {
+        match life {
+            Some(Life::Unsure) if !second => unsure = true,
+            Some(Life::Dead | Life::Unsure) => {
+                taken.extend(take_over(worker, context, job, &found).await?);
+            }
+            Some(Life::Alive) => alive = true,
+            None => {}
+        }
+    }
+    Ok((unsure, alive))
 }
 
 /// Whether the owner of what was found lives; none when it is this worker, and executes it. What this worker owns and
@@ -72,7 +114,8 @@ async fn life(
         return reclaim::life(conn, found.owner).await.map(Some);
     }
     let node = context.graph.index(&found.node);
-    let executed = node.is_some_and(|node| worker.core.executing.contains(context.id, node));
+    let executed =
+        node.is_some_and(|node| worker.core.executing.contains(context.id, node, found.attempt));
     Ok((!executed).then_some(Life::Dead))
 }
 

@@ -166,7 +166,7 @@ impl Stop {
     }
 }
 
-type Executed = HashMap<Uuid, HashMap<u32, Stop>>;
+type Executed = HashMap<Uuid, HashMap<u32, (i32, Stop)>>;
 
 /// The node runs that this process executes, by run and node.
 #[derive(Debug, Default)]
@@ -180,25 +180,31 @@ pub(crate) struct Entry {
     executing: Arc<Executing>,
     run: Uuid,
     node: u32,
+    attempt: i32,
     pub(crate) stop: Stop,
 }
 
 impl Executing {
-    /// None when it is executed already.
-    pub(crate) fn enter(self: &Arc<Self>, run: Uuid, node: u32) -> Option<Entry> {
+    /// None when this attempt, or a later one, is executed already. An earlier one is fenced off, and stopped.
+    pub(crate) fn enter(self: &Arc<Self>, run: Uuid, node: u32, attempt: i32) -> Option<Entry> {
         let mut runs = lock(&self.runs);
         let nodes = runs.entry(run).or_default();
-        if nodes.contains_key(&node) {
-            return None;
+        if let Some((executed, stop)) = nodes.get(&node) {
+            if *executed >= attempt {
+                return None;
+            }
+            stop.stop(Why::RunStopped);
         }
         let stop = Stop::default();
-        nodes.insert(node, stop.clone());
-        Some(Entry { executing: self.clone(), run, node, stop })
+        nodes.insert(node, (attempt, stop.clone()));
+        Some(Entry { executing: self.clone(), run, node, attempt, stop })
     }
 
-    /// Whether a node run is executed.
-    pub(crate) fn contains(&self, run: Uuid, node: u32) -> bool {
-        lock(&self.runs).get(&run).is_some_and(|nodes| nodes.contains_key(&node))
+    /// Whether an attempt of a node run is executed.
+    pub(crate) fn contains(&self, run: Uuid, node: u32, attempt: i32) -> bool {
+        let runs = lock(&self.runs);
+        let executed = runs.get(&run).and_then(|nodes| nodes.get(&node));
+        executed.is_some_and(|(executed, _)| *executed == attempt)
     }
 
     /// The runs of which something is executed.
@@ -214,7 +220,7 @@ impl Executing {
     /// Stops all that is executed of a run.
     pub(crate) fn stop(&self, run: Uuid) {
         if let Some(nodes) = lock(&self.runs).get(&run) {
-            nodes.values().for_each(|stop| stop.stop(Why::RunStopped));
+            nodes.values().for_each(|(_, stop)| stop.stop(Why::RunStopped));
         }
     }
 
@@ -223,7 +229,7 @@ impl Executing {
         lock(&self.runs)
             .values()
             .flat_map(HashMap::values)
-            .for_each(|stop| stop.stop(Why::Draining));
+            .for_each(|(_, stop)| stop.stop(Why::Draining));
     }
 }
 
@@ -231,10 +237,31 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut runs = lock(&self.executing.runs);
         if let Some(nodes) = runs.get_mut(&self.run) {
-            nodes.remove(&self.node);
+            if nodes.get(&self.node).is_some_and(|(attempt, _)| *attempt == self.attempt) {
+                nodes.remove(&self.node);
+            }
             if nodes.is_empty() {
                 runs.remove(&self.run);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_attempt_replaces_the_one_that_it_fences_off() {
+        let executing = Arc::new(Executing::default());
+        let run = Uuid::now_v7();
+        let first = executing.enter(run, 0, 1).expect("nothing is executed");
+        assert!(executing.enter(run, 0, 1).is_none(), "a duplicate");
+        let second = executing.enter(run, 0, 2).expect("a later attempt");
+        assert!(first.stop.token().is_cancelled() && !second.stop.token().is_cancelled());
+        drop(first);
+        assert!(executing.contains(run, 0, 2) && !executing.contains(run, 0, 1));
+        drop(second);
+        assert_eq!((executing.len(), executing.runs().len()), (0, 0));
     }
 }

@@ -90,6 +90,22 @@ pub async fn succeeded(
     Ok(())
 }
 
+/// A probe ended without having tried anything: the next attempt may be one.
+pub async fn release(
+    conn: &mut PgConnection,
+    pipeline: Uuid,
+    node: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update breakers set probe_at = null where pipeline_id = $1 and node = $2",
+        pipeline,
+        node
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// An attempt failed in a way that another may mend: it is counted, and may open the breaker.
 pub async fn failed(
     conn: &mut PgConnection,

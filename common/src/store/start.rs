@@ -93,9 +93,10 @@ pub async fn start(
         writes.timers.append(&mut beginning.writes.timers);
         writes.runs.append(&mut beginning.writes.runs);
     }
-    write::insert_nodes(conn, inserts).await?;
     started.jobs = writes.jobs.clone();
+    // The run first: it starts before its nodes do.
     write::write(conn, writes).await?;
+    write::insert_nodes(conn, inserts).await?;
     Ok(started)
 }
 

@@ -265,7 +265,7 @@ async fn runs_and_jobs(
            )
            update runs as r set seq = u.seq, state = u.state, open = u.open, output = u.output::jsonb,
                error = coalesce(r.error, u.error), stop_reason = coalesce(r.stop_reason, u.stop_reason),
-               started_at = coalesce(r.started_at, now()),
+               started_at = coalesce(r.started_at, t.now),
                finished_at = case when u.state in ('completed', 'failed', 'cancelled', 'timed_out') then t.now end
            from unnest($4::uuid[], $5::bigint[], $6::run_state[], $7::int[], $8::text[], $9::jsonb[], $10::stop_reason[])
                    as u (id, seq, state, open, output, error, stop_reason),

@@ -63,7 +63,11 @@ pub(super) async fn report(
                 let probe = admission == Admission::Probe;
                 breakers::failed(&mut conn, pipeline, claimed.id(), breaker, probe).await
             }
-            Err(Ended::Waits { .. } | Ended::Stopped | Ended::Failed(Failure::Cancelled)) => Ok(()),
+            // Nothing was learnt; another attempt may be the probe.
+            Err(_) if admission == Admission::Probe => {
+                breakers::release(&mut conn, pipeline, claimed.id()).await
+            }
+            Err(_) => Ok(()),
         }
     };
     if let Err(error) = told.await {

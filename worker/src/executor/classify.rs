@@ -30,7 +30,7 @@ pub(super) async fn classify(
         Ok(output) => completed(claimed, output),
         Err(Ended::Waits { waiting, after, at }) => Outcome::Waiting { waiting, after, at },
         Err(Ended::Stopped | Ended::Failed(Failure::Cancelled)) => stopped(claimed, stop),
-        Err(Ended::Failed(Failure::Permanent { message })) => {
+        Err(Ended::Failed(Failure::Permanent { message }) | Ended::Unprepared(message)) => {
             let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
             Outcome::Failed { error, spent: true }
         }

@@ -25,6 +25,8 @@ pub(super) const QUIET_WITHIN: Duration = Duration::from_secs(30);
 pub(super) enum Ended {
     /// By its own word.
     Failed(Failure),
+    /// What it has to do could not be rendered: nothing was tried.
+    Unprepared(String),
     /// It took longer than its time-out.
     TimedOut,
     /// It was stopped.

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use common::context::RunContext;
-use common::duration;
 use common::expression::Scope;
 use common::graph::NodeIx;
-use common::pipeline::NodeType;
+use common::pipeline::{Delay, NodeType};
 use common::store::claim::Claimed;
 use common::store::{self, verdict};
 use serde_json::{Value, json};
@@ -89,21 +88,8 @@ fn passed(claimed: &Claimed) -> Value {
 
 /// How long a delay waits, by its rendered config.
 fn wait(config: &Value) -> Result<Work, String> {
-    if let Some(text) = config.get("duration") {
-        let text = text.as_str().ok_or("`duration` is not a text such as \"90s\" or \"24h\"")?;
-        return duration::parse(text)
-            .map(Work::WaitFor)
-            .map_err(|why| format!("`duration`: {why}"));
-    }
-    if let Some(seconds) = config.get("seconds") {
-        return seconds
-            .as_f64()
-            .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
-            .map(Work::WaitFor)
-            .ok_or_else(|| format!("`seconds` is {seconds}, which is no number of seconds"));
-    }
-    let until = config.get("until").and_then(Value::as_str).ok_or("`until` is not an instant")?;
-    DateTime::parse_from_rfc3339(until)
-        .map(|instant| Work::WaitUntil(instant.to_utc()))
-        .map_err(|why| format!("`until` is {until:?}, not an RFC 3339 instant: {why}"))
+    Delay::read(config).map(|delay| match delay {
+        Delay::For(duration) => Work::WaitFor(duration),
+        Delay::Until(instant) => Work::WaitUntil(instant),
+    })
 }
