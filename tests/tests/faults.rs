@@ -8,6 +8,7 @@ use lapin::BasicProperties;
 use serde_json::json;
 use tests::fleet::{FleetOptions, Role, TestFleet};
 use tests::http_target::{HttpTarget, Reply};
+use tests::proxy::{Mode, Proxy};
 use tests::servers::{PrivatePostgres, PrivateRabbit, Servers};
 use tests::wait::{eventually, seen};
 
@@ -381,6 +382,104 @@ async fn fault_07_a_memory_alarm() {
     for id in &ids {
         client.wait_for(id, Duration::from_secs(60)).await.expect("completed");
     }
+    fleet.finish().await;
+}
+
+#[tokio::test]
+#[ignore = "breaks a RabbitMQ of its own"]
+async fn fault_08_a_disk_alarm() {
+    let (fleet, rabbit) = on_a_private_rabbit(FleetOptions::default()).await;
+    let client = fleet.client();
+    rabbit.ctl(&["set_disk_free_limit", "1000000GB"]).await;
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        let asked = Instant::now();
+        ids.push(client.action("echo", json!({})).await);
+        assert!(asked.elapsed() < Duration::from_secs(1), "202 took {:?}", asked.elapsed());
+    }
+    rabbit.ctl(&["set_disk_free_limit", "50MB"]).await;
+    for id in &ids {
+        client.wait_for(id, Duration::from_secs(60)).await.expect("completed");
+    }
+    fleet.finish().await;
+}
+
+/// A leader with a server behind a proxy, and a standby without one.
+async fn led_through_a_proxy(
+    variable: &str,
+    url: impl Fn(&TestFleet) -> String,
+) -> (TestFleet, Proxy) {
+    let mut fleet =
+        TestFleet::start(FleetOptions { schedulers: 0, ..FleetOptions::default() }).await;
+    let url = url(&fleet);
+    let proxy = Proxy::before(&url).await;
+    fleet.add(Role::Scheduler, &[(variable, &proxy.url(&url))]);
+    assert_eq!(fleet.leader().await, 0);
+    fleet.add(Role::Scheduler, &[]);
+    fleet.ready().await;
+    (fleet, proxy)
+}
+
+#[tokio::test]
+async fn fault_18_the_leader_is_killed_between_its_commit_and_the_message() {
+    let servers = Servers::shared().await;
+    let (mut fleet, proxy) = led_through_a_proxy("AMQP_URL", |_| servers.amqp_url.clone()).await;
+    let client = fleet.client();
+    proxy.set(Mode::SwallowRequests);
+    let id = client.action_with(json!({"action": "echo", "input": {}, "delay": "100ms"})).await;
+    eventually(Duration::from_secs(10), "the leader to queue what is due", async || {
+        let queued =
+            fleet.database().count("select count(*) from runs where queued_at is not null").await;
+        seen(queued == 1, queued)
+    })
+    .await;
+    fleet.kill(Role::Scheduler, 0);
+    let run = client.wait(&id).await.expect("completed");
+    assert_eq!(run.node("echo").attempt, 1);
+    fleet.finish().await;
+}
+
+#[tokio::test]
+#[ignore = "takes as long as a session may be silent"]
+async fn fault_19_the_leaders_link_to_the_database_is_cut() {
+    let (fleet, proxy) =
+        led_through_a_proxy("DATABASE_URL", |fleet| fleet.database().url().to_owned()).await;
+    let client = fleet.client();
+    proxy.set(Mode::Hold);
+    let cut_at = Instant::now();
+    let id = client.action_with(json!({"action": "echo", "input": {}, "delay": "100ms"})).await;
+    client.wait(&id).await.expect("completed");
+    assert!(cut_at.elapsed() < Duration::from_secs(20), "{:?}", cut_at.elapsed());
+    assert_eq!(fleet.leader().await, 1);
+    proxy.heal();
+    fleet.ready().await;
+    fleet.finish().await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes"]
+async fn fault_25_memory_does_not_grow_with_reconnects() {
+    let servers = Servers::shared().await;
+    let proxy = Proxy::before(&servers.amqp_url).await;
+    let mut options = FleetOptions::default();
+    for role in [Role::Api, Role::Worker, Role::Scheduler] {
+        options = options.with_broker_via(role, &proxy, &servers);
+    }
+    let fleet = TestFleet::start(options).await;
+    let client = fleet.client();
+    let memory = || fleet.processes().map(|process| process.memory_kib().0).collect::<Vec<_>>();
+    let mut settled = Vec::new();
+    for round in 0..600 {
+        proxy.cut();
+        let id = client.action("echo", json!({})).await;
+        client.wait(&id).await.expect("completed");
+        if round == 100 {
+            settled = memory();
+        }
+    }
+    let after = memory();
+    let grown = settled.iter().zip(&after).any(|(before, after)| *after > before + 10 * 1024);
+    assert!(!grown, "KiB after 100 and 600 reconnects: {settled:?}, {after:?}");
     fleet.finish().await;
 }
 

@@ -4,6 +4,7 @@
     reason = "tests read their environment, and spawn tasks that end with them"
 )]
 
+mod bench;
 mod definitions;
 mod examples;
 mod faults;
