@@ -1,10 +1,12 @@
 //! The vocabulary of GatheRing: its names, its rules, its storage and its messages.
 //!
-//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`retry`])
+//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`takeover`],
+//! [`retry`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
 pub mod advance;
 pub mod batch;
+pub mod breakpoint;
 pub mod broker;
 pub mod clock;
 pub mod config;
@@ -23,4 +25,5 @@ pub mod retry;
 pub mod run;
 pub mod shutdown;
 pub mod store;
+pub mod takeover;
 pub mod telemetry;
