@@ -376,6 +376,18 @@ impl TestFleet {
         drained(&self.database, timeout).await;
     }
 
+    /// Fails the test unless all that was accepted has ended, and no node of it ran without being asked.
+    pub async fn all_ended(&self, accepted: &[String]) {
+        let query = "select a from unnest($1::text[]) as a
+                     where not exists (select from runs where id = a::uuid and finished_at is not null)";
+        let lost: Vec<String> = sqlx::query_scalar(query)
+            .bind(accepted)
+            .fetch_all(self.database.pool())
+            .await
+            .expect("the database answers");
+        assert!(lost.is_empty(), "accepted, and not ended: {lost:?}");
+    }
+
     /// Ends the test: fails it when work is left over or was recorded twice, when a process has ended or panicked,
     /// or does not stop in an orderly way.
     pub async fn finish(mut self) {
