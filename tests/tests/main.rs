@@ -18,5 +18,8 @@ mod pipelines;
 mod problems;
 mod rules;
 mod runs;
+mod simulation;
 mod smoke;
+mod soak;
+mod stops;
 mod stream;

@@ -76,7 +76,7 @@ pub const FAULTS: &[Fault] = &[
     fault(
         11,
         "a queue is deleted under its consumer",
-        "three times, with a worker on it",
+        "with a worker on it",
         "it is declared and consumed anew",
     ),
     fault(

@@ -1,0 +1,380 @@
+//! The same steps on Postgres, by the store's own functions, under a clock that the simulation sets.
+//!
+//! The store reads one clock, `clock_timestamp()`. Here its sessions find another function of that name first.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+
+use common::job::{Job, Task};
+use common::node_run::NodeState;
+use common::run::{RunState, StopReason};
+use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
+use common::store::definitions::Definitions;
+use common::store::follow::Keeping;
+use common::store::leader::{Address, Session};
+use common::store::reclaim::{self, Found, Life};
+use common::store::record::{Record, RecordAnswer, record};
+use common::store::start::{self, Start, StartAnswer};
+use common::store::{audit, probes, stop, timers, workers};
+use scheduler::duty::audit::lanes::Lanes;
+use scheduler::duty::audit::owners::Owners;
+use scheduler::duty::audit::verdict::{self, Repair};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tests::database::Database;
+use uuid::Uuid;
+
+use super::model::{LANE, Model, instant, task};
+use super::world::shown;
+
+const CLOCK: &str = "
+    create schema sim;
+    create table sim.clock (now timestamptz not null);
+    insert into sim.clock values (pg_catalog.clock_timestamp());
+    create function sim.clock_timestamp() returns timestamptz language sql volatile
+        as 'select now from sim.clock';
+    alter table outbox alter column created_at set default sim.clock_timestamp();
+    alter table workers alter column locked_at set default sim.clock_timestamp();
+    alter table probes alter column sent_at set default sim.clock_timestamp();";
+
+pub(super) struct Mirror {
+    // Dropped before the database is.
+    conn: PgConnection,
+    locks: BTreeMap<Uuid, PgConnection>,
+    idle: Vec<PgConnection>,
+    sessions: BTreeMap<usize, Session>,
+    minds: BTreeMap<usize, Owners>,
+    definitions: Definitions,
+    run: Uuid,
+    url: String,
+    _database: Database,
+}
+
+fn keeping(owner: Option<Uuid>) -> Keeping<'static> {
+    Keeping { owner, serves: &|lane| lane == LANE, quick: &|_, _| false }
+}
+
+impl Mirror {
+    pub(super) async fn on(database: Database) -> Self {
+        sqlx::raw_sql(CLOCK).execute(database.pool()).await.expect("a clock");
+        let url =
+            format!("{}?options=-c%20search_path%3Dsim%2Cpg_catalog%2Cpublic", database.url());
+        let conn = PgConnection::connect(&url).await.expect("a session");
+        Self {
+            conn,
+            locks: BTreeMap::new(),
+            idle: Vec::new(),
+            sessions: BTreeMap::new(),
+            minds: BTreeMap::new(),
+            definitions: Definitions::default(),
+            run: Uuid::nil(),
+            url,
+            _database: database,
+        }
+    }
+
+    /// Forgets all schedules so far; returns what the clock shows, in milliseconds.
+    pub(super) async fn reset(&mut self) -> i64 {
+        for mut conn in std::mem::take(&mut self.locks).into_values() {
+            sqlx::query("select pg_advisory_unlock_all()").execute(&mut conn).await.expect("freed");
+            self.idle.push(conn);
+        }
+        for leader in [0, 1] {
+            self.unseat(leader).await;
+        }
+        self.minds.clear();
+        self.definitions = Definitions::default();
+        let clear = "
+            delete from outbox; delete from timers; delete from attempts; delete from node_runs;
+            delete from runs; delete from probes; delete from workers;
+            delete from pipeline_versions; delete from pipelines; update leader set epoch = 0;
+            update sim.clock set now = date_trunc('milliseconds', pg_catalog.clock_timestamp());";
+        sqlx::raw_sql(clear).execute(&mut self.conn).await.expect("cleared");
+        let query = "select (extract(epoch from now) * 1000)::bigint from sim.clock";
+        sqlx::query_scalar(query).fetch_one(&mut self.conn).await.expect("a clock")
+    }
+
+    /// Accepts the model's run.
+    pub(super) async fn accept(&mut self, model: &Model, definition: &Value, pipeline: Uuid) {
+        self.run = model.context.id;
+        let (job, _) = &model.outbox[0];
+        let statements = [
+            "insert into pipelines (id, name, version, owner) values ($2, 'simulated', 1, 'test')",
+            "insert into pipeline_versions (pipeline_id, version, definition, lane, created_by)
+             values ($2, 1, $3, 'default', 'test')",
+            "insert into runs (id, kind, pipeline_id, pipeline, version, lane, input, trigger, created_by, queued_at)
+             values ($1, 'pipeline', $2, 'simulated', 1, 'default', '{}', '{}', 'test', clock_timestamp())",
+            "insert into outbox (id, lane, job) values ($4, 'default', $5)",
+        ];
+        // Each statement takes what it needs of the same five values.
+        for statement in statements {
+            let statement = format!(
+                "with given as (select $1::uuid, $2::uuid, $3::jsonb, $4::uuid, $5::jsonb) {statement}"
+            );
+            sqlx::query(AssertSqlSafe(statement))
+                .bind(self.run)
+                .bind(pipeline)
+                .bind(definition)
+                .bind(job.id)
+                .bind(serde_json::to_value(job).expect("JSON"))
+                .execute(&mut self.conn)
+                .await
+                .expect("accepted");
+        }
+    }
+
+    pub(super) async fn tick(&mut self, now: i64) {
+        let update = sqlx::query("update sim.clock set now = $1").bind(instant(now));
+        update.execute(&mut self.conn).await.expect("a tick");
+    }
+
+    pub(super) async fn start(
+        &mut self,
+        _: &Model,
+        owner: Uuid,
+        job: Uuid,
+    ) -> Option<Vec<Claimed>> {
+        let mut tx = self.conn.begin().await.expect("a transaction");
+        let starts = [Start { run: self.run, job }];
+        let started = start::start(&mut tx, &starts, keeping(Some(owner)), 0, &self.definitions)
+            .await
+            .expect("started");
+        tx.commit().await.expect("committed");
+        match started.answers.into_iter().next().expect("an answer") {
+            StartAnswer::Started(claimed) => Some(claimed),
+            StartAnswer::Ended(_) => Some(Vec::new()),
+            StartAnswer::NotQueued => None,
+        }
+    }
+
+    pub(super) async fn claim(&mut self, claim: &Claim, owner: Uuid) -> Option<Vec<Claimed>> {
+        let claims = std::slice::from_ref(claim);
+        let answers = claim::claim(&mut self.conn, claims, owner, &self.definitions).await;
+        match answers.expect("claimed").into_iter().next().expect("an answer") {
+            ClaimAnswer::Claimed(claimed) => Some(vec![claimed]),
+            ClaimAnswer::NotQueued => None,
+            ClaimAnswer::Unreadable(why) => panic!("{why}"),
+        }
+    }
+
+    pub(super) async fn record(
+        &mut self,
+        owner: Option<Uuid>,
+        item: &Record,
+    ) -> Option<Vec<Claimed>> {
+        let mut tx = self.conn.begin().await.expect("a transaction");
+        let recorded =
+            record(&mut tx, std::slice::from_ref(item), keeping(owner), 0).await.expect("recorded");
+        tx.commit().await.expect("committed");
+        match recorded.answers.into_iter().next().expect("an answer") {
+            RecordAnswer::Recorded(claimed) => Some(claimed),
+            RecordAnswer::Stale => None,
+        }
+    }
+
+    pub(super) async fn under(&mut self, _: &Model, job: Uuid) -> Vec<Found> {
+        reclaim::under(&mut self.conn, self.run, job).await.expect("found")
+    }
+
+    pub(super) async fn life(&mut self, worker: Uuid) -> Life {
+        reclaim::life(&mut self.conn, worker).await.expect("asked")
+    }
+
+    pub(super) async fn cancel(&mut self) {
+        let mut tx = self.conn.begin().await.expect("a transaction");
+        stop::stop(&mut tx, self.run, StopReason::Cancel).await.expect("stopped");
+        tx.commit().await.expect("committed");
+    }
+
+    pub(super) async fn confirm(&mut self, job: Uuid) {
+        let delete = sqlx::query("delete from outbox where id = $1").bind(job);
+        delete.execute(&mut self.conn).await.expect("deleted");
+    }
+
+    pub(super) async fn arrived(&mut self, probe: Uuid) {
+        workers::arrived(&mut self.conn, probe).await.expect("arrived");
+    }
+
+    pub(super) async fn lock(&mut self, id: Uuid, held: bool) {
+        if !held {
+            let conn = self.locks.get_mut(&id).expect("a worker's session");
+            sqlx::query("select pg_advisory_unlock_all()").execute(conn).await.expect("freed");
+            return;
+        }
+        if !self.locks.contains_key(&id) {
+            let conn = match self.idle.pop() {
+                Some(conn) => conn,
+                None => PgConnection::connect(&self.url).await.expect("a session"),
+            };
+            self.locks.insert(id, conn);
+        }
+        let who =
+            workers::Presence { id, name: String::new(), lanes: vec![LANE.to_owned()], slots: 1 };
+        let conn = self.locks.get_mut(&id).expect("it is there");
+        // A thaw takes a lock that may never have been lost.
+        sqlx::query("select pg_advisory_unlock_all()").execute(&mut *conn).await.expect("freed");
+        assert!(workers::appear(conn, &who).await.expect("asked"), "the lock is free");
+    }
+
+    pub(super) async fn campaign(&mut self, candidate: usize) -> Option<i64> {
+        let address = Address::parse(&self.url, "simulated").expect("an address");
+        let mut session = Session::open(&address).await.expect("a session");
+        let epoch = session.campaign(&candidate.to_string()).await.expect("asked");
+        if epoch.is_some() {
+            self.sessions.insert(candidate, session);
+            self.minds.insert(candidate, Owners::default());
+        }
+        epoch
+    }
+
+    /// Ends the session from the server's side, and waits until its lock is free.
+    pub(super) async fn unseat(&mut self, leader: usize) {
+        if self.sessions.contains_key(&leader) {
+            let end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity
+                       where application_name = 'simulated' and datname = current_database()";
+            sqlx::query(end).execute(&mut self.conn).await.expect("terminated");
+        }
+    }
+
+    pub(super) async fn may_write(&mut self, leader: usize) -> bool {
+        let session = self.sessions.get_mut(&leader).expect("a session");
+        let may = match session.begin().await {
+            Ok(tx) => tx.rollback().await.is_ok(),
+            Err(_) => false,
+        };
+        if !may {
+            self.sessions.remove(&leader);
+        }
+        may
+    }
+
+    pub(super) async fn fire(&mut self, leader: usize) -> bool {
+        let session = self.sessions.get_mut(&leader).expect("a session");
+        let due = timers::due(session.reader(), 100).await.expect("read");
+        let mut tx = session.begin().await.expect("it leads");
+        let fired = timers::fire(&mut tx, &due).await.expect("fired");
+        tx.commit().await.expect("committed");
+        fired.timers > 0
+    }
+
+    pub(super) async fn look(&mut self, leader: usize, at: Instant) -> Vec<String> {
+        let reader = self.sessions.get_mut(&leader).expect("a session").reader();
+        let owners = self.minds.get_mut(&leader).expect("a mind");
+        owners.looked(audit::workers(reader).await.expect("read"), at);
+        let mut lanes = Lanes::default();
+        lanes.proved(probes::proofs(reader).await.expect("read"));
+        let runs = audit::open_runs(reader, Uuid::nil(), 10).await.expect("read");
+        let started: Vec<Uuid> =
+            runs.iter().filter(|run| run.state != RunState::Queued).map(|run| run.id).collect();
+        let alive = owners.alive();
+        let nodes = audit::doubtful_nodes(reader, &started, &alive).await.expect("read");
+        let mut verdicts: Vec<String> =
+            runs.iter().map(|run| shown(&verdict::of_run(run, &lanes))).collect();
+        for node in &nodes {
+            node.owner.into_iter().for_each(|owner| owners.doubt(owner, at));
+            verdicts.push(shown(&verdict::of_node(node, &lanes, owners)));
+        }
+        verdicts.sort();
+        verdicts
+    }
+
+    /// Asks the workers' locks once more.
+    pub(super) async fn look_again(&mut self, leader: usize, at: Instant) {
+        let reader = self.sessions.get_mut(&leader).expect("a session").reader();
+        let seen = audit::workers(reader).await.expect("read");
+        self.minds.get_mut(&leader).expect("a mind").looked(seen, at);
+    }
+
+    pub(super) async fn probe(&mut self, leader: usize) {
+        let session = self.sessions.get_mut(&leader).expect("a session");
+        let mut tx = session.begin().await.expect("it leads");
+        probes::send(&mut tx, &[LANE.to_owned()]).await.expect("sent");
+        tx.commit().await.expect("committed");
+    }
+
+    pub(super) async fn repair(&mut self, leader: usize, repair: &Repair) {
+        let session = self.sessions.get_mut(&leader).expect("a session");
+        let mut tx = session.begin().await.expect("it leads");
+        let run = self.run;
+        match repair.clone() {
+            Repair::ResendStart(_, at) => {
+                audit::resend_starts(&mut tx, &[(run, at)]).await.expect("sent");
+            }
+            Repair::ResendNode(_, node, at) => {
+                audit::resend_nodes(&mut tx, &[(run, node, at)]).await.expect("sent");
+            }
+            Repair::SetTimer(timer) => {
+                audit::set_timer(&mut tx, &timer).await.expect("set");
+            }
+            Repair::Recover(_, lost) => {
+                let lost = [(run, Found::from(lost))];
+                reclaim::recover(&mut tx, &lost, &self.definitions).await.expect("recovered");
+            }
+            Repair::FinishStopping(_) => {
+                stop::finish_if_idle(&mut tx, run).await.expect("finished");
+            }
+            Repair::FailStuck(..) => panic!("nothing is stuck"),
+        }
+        tx.commit().await.expect("committed");
+    }
+
+    /// Gives the model's new jobs the ids that they have here.
+    pub(super) async fn adopt(&mut self, model: &mut Model) {
+        let rows =
+            sqlx::query("select job from outbox order by id").fetch_all(&mut self.conn).await;
+        let mut new: Vec<Job> = rows
+            .expect("rows")
+            .iter()
+            .map(|row| serde_json::from_value(row.get(0)).expect("a job"))
+            .collect();
+        let here: HashSet<Uuid> = new.iter().map(|job| job.id).collect();
+        new.retain(|job| !model.outbox.iter().any(|(known, _)| known.id == job.id));
+        for job in new {
+            let mut mine = model.outbox.iter_mut().map(|(known, _)| known);
+            let mine = mine.find(|known| task(known) == task(&job) && !here.contains(&known.id));
+            let Some(known) = mine else { panic!("Postgres alone has {job:?}") };
+            let before = std::mem::replace(known, job.clone());
+            if let (Task::Probe { probe: ours }, Task::Probe { probe: theirs }) =
+                (&before.task, &job.task)
+            {
+                model.rename_probe(*ours, *theirs);
+            }
+        }
+    }
+
+    pub(super) async fn shown(&mut self) -> String {
+        let run = sqlx::query("select state, open from runs").fetch_one(&mut self.conn).await;
+        let run = run.expect("the run");
+        let mut lines =
+            vec![format!("run {} open {}", run.get::<RunState, _>(0).name(), run.get::<i32, _>(1))];
+        let query = "select node, state, attempt, spent, losses, owner, job_id, open_in, taken_in, broken_in
+                     from node_runs order by node";
+        for row in sqlx::query(query).fetch_all(&mut self.conn).await.expect("node runs") {
+            let state: NodeState = row.get(1);
+            let (open, taken, broken): (i32, bool, bool) = (row.get(7), row.get(8), row.get(9));
+            let counters = match state {
+                NodeState::Pending => format!("{open}{taken}{broken}"),
+                _ => String::new(),
+            };
+            lines.push(format!(
+                "{} {} attempt {} spent {} losses {} owner {:?} job {:?} {counters}",
+                row.get::<String, _>(0),
+                state.name(),
+                row.get::<i32, _>(2),
+                row.get::<i32, _>(3),
+                row.get::<i32, _>(4),
+                row.get::<Option<Uuid>, _>(5),
+                row.get::<Option<Uuid>, _>(6),
+            ));
+        }
+        let rows = sqlx::query("select job from outbox").fetch_all(&mut self.conn).await;
+        let mut jobs: Vec<String> = rows
+            .expect("rows")
+            .iter()
+            .map(|row| task(&serde_json::from_value(row.get(0)).expect("a job")))
+            .collect();
+        jobs.sort();
+        lines.extend(jobs);
+        lines.join("\n")
+    }
+}
