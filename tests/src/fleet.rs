@@ -172,18 +172,8 @@ impl TestFleet {
 
     /// Starts one more process, with variables of its own; returns its index within its role.
     pub fn add(&mut self, role: Role, environment: &[(&str, &str)]) -> usize {
-        self.add_under(&[], role, environment)
-    }
-
-    /// The same, under another program such as `faketime -f +1h`.
-    pub fn add_under(
-        &mut self,
-        wrapper: &[&str],
-        role: Role,
-        environment: &[(&str, &str)],
-    ) -> usize {
         let port = Port::claim();
-        let mut command = self.command(wrapper, role, &port);
+        let mut command = self.command(role, &port);
         command.envs(environment.iter().copied());
         self.spawned += 1;
         let process =
@@ -192,16 +182,8 @@ impl TestFleet {
         self.count(role) - 1
     }
 
-    fn command(&self, wrapper: &[&str], role: Role, port: &Port) -> Command {
-        let program = binary(&format!("gathering-{}", role.name()));
-        let mut command = match wrapper {
-            [] => command(&program),
-            [first, rest @ ..] => {
-                let mut command = command(first.as_ref());
-                command.args(rest).arg(&program);
-                command
-            }
-        };
+    fn command(&self, role: Role, port: &Port) -> Command {
+        let mut command = command(&binary(&format!("gathering-{}", role.name())));
         let database = self.direct.iter().rev().find(|(of, _)| *of == role);
         command
             .env("DATABASE_URL", database.map_or(self.database.url(), |(_, url)| url))

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tests::client::Client;
 use tests::fleet::{FleetOptions, TestFleet};
 use tests::http_target::HttpTarget;
-use tests::servers::{PrivateRabbit, Servers};
+use tests::ledger::{FAULTS, Fault};
+use tests::servers::{PrivateRabbit, Servers, workspace};
 
 use crate::definitions::*;
 
@@ -59,4 +60,29 @@ fn most_effects(effects: &BTreeMap<String, usize>, keys: usize) -> usize {
     assert_eq!(effects.len(), keys, "{effects:#?}");
     assert!(!effects.contains_key("none"), "a call without a key: {effects:#?}");
     effects.values().copied().max().unwrap_or_default()
+}
+
+/// A row for each number, a test for each row, and no row in the document that is not the table's.
+#[test]
+fn the_ledger_has_every_fault() {
+    let sources =
+        std::fs::read_dir(workspace().join("tests/tests/faults")).expect("tests of faults");
+    let sources: String = sources
+        .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("a source"))
+        .collect();
+    let document = std::fs::read_to_string(workspace().join("docs/faults.md")).expect("the ledger");
+    let numbers: Vec<u32> = FAULTS.iter().map(|fault| fault.number).collect();
+    assert_eq!(numbers, (1..=30).collect::<Vec<_>>());
+    for Fault { number, fault, made, expected } in FAULTS {
+        assert!(
+            sources.contains(&format!("async fn fault_{number:02}_")),
+            "no test of fault {number}"
+        );
+        let row = format!("| {number} | {fault} | {made} | {expected} | ");
+        let line = document.lines().find_map(|line| line.strip_prefix(&row));
+        let line = line.unwrap_or_else(|| {
+            panic!("docs/faults.md has no row {row:?}; `make faults` writes it")
+        });
+        assert!(!line.starts_with("not run"), "fault {number} was never made");
+    }
 }

@@ -180,7 +180,7 @@ pub const FAULTS: &[Fault] = &[
     fault(
         30,
         "clocks that are an hour off",
-        "`faketime`: api and worker an hour ahead, scheduler an hour behind",
+        "libfaketime: api and worker an hour ahead, scheduler an hour behind",
         "delays, retries and time-outs are on time",
     ),
 ];

@@ -78,7 +78,6 @@ async fn fault_02_a_node_that_kills_its_worker_fails_after_three() {
 }
 
 #[tokio::test]
-#[ignore = "takes longer than ten seconds"]
 async fn fault_03_fifty_neighbours_of_a_poison_are_not_lost() {
     let mut entry = tests::entry!();
     let target = HttpTarget::start().await;

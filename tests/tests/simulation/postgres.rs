@@ -57,8 +57,10 @@ fn keeping(owner: Option<Uuid>) -> Keeping<'static> {
 impl Mirror {
     pub(super) async fn on(database: Database) -> Self {
         sqlx::raw_sql(CLOCK).execute(database.pool()).await.expect("a clock");
-        let url =
-            format!("{}?options=-c%20search_path%3Dsim%2Cpg_catalog%2Cpublic", database.url());
+        let url = format!(
+            "{}?options=-c%20search_path%3Dsim%2Cpg_catalog%2Cpublic%20-c%20synchronous_commit%3Doff",
+            database.url()
+        );
         let conn = PgConnection::connect(&url).await.expect("a session");
         Self {
             conn,
@@ -318,63 +320,69 @@ impl Mirror {
         tx.commit().await.expect("committed");
     }
 
-    /// Gives the model's new jobs the ids that they have here.
-    pub(super) async fn adopt(&mut self, model: &mut Model) {
-        let rows =
+    /// What stands here, once the model's new jobs have the ids that they have here.
+    pub(super) async fn shown(&mut self, model: &mut Model) -> String {
+        let jobs =
             sqlx::query("select job from outbox order by id").fetch_all(&mut self.conn).await;
-        let mut new: Vec<Job> = rows
+        let jobs: Vec<Job> = jobs
             .expect("rows")
             .iter()
             .map(|row| serde_json::from_value(row.get(0)).expect("a job"))
             .collect();
-        let here: HashSet<Uuid> = new.iter().map(|job| job.id).collect();
-        new.retain(|job| !model.outbox.iter().any(|(known, _)| known.id == job.id));
-        for job in new {
-            let mut mine = model.outbox.iter_mut().map(|(known, _)| known);
-            let mine = mine.find(|known| task(known) == task(&job) && !here.contains(&known.id));
-            let Some(known) = mine else { panic!("Postgres alone has {job:?}") };
-            let before = std::mem::replace(known, job.clone());
-            if let (Task::Probe { probe: ours }, Task::Probe { probe: theirs }) =
-                (&before.task, &job.task)
-            {
-                model.rename_probe(*ours, *theirs);
-            }
-        }
+        let mut lines = self.lines().await;
+        let mut tasks: Vec<String> = jobs.iter().map(task).collect();
+        tasks.sort();
+        lines.extend(tasks);
+        adopt(model, jobs);
+        lines.join("\n")
     }
 
-    pub(super) async fn shown(&mut self) -> String {
-        let run = sqlx::query("select state, open from runs").fetch_one(&mut self.conn).await;
-        let run = run.expect("the run");
-        let mut lines =
-            vec![format!("run {} open {}", run.get::<RunState, _>(0).name(), run.get::<i32, _>(1))];
-        let query = "select node, state, attempt, spent, losses, owner, job_id, open_in, taken_in, broken_in
-                     from node_runs order by node";
-        for row in sqlx::query(query).fetch_all(&mut self.conn).await.expect("node runs") {
-            let state: NodeState = row.get(1);
-            let (open, taken, broken): (i32, bool, bool) = (row.get(7), row.get(8), row.get(9));
+    /// The run, and its node runs.
+    async fn lines(&mut self) -> Vec<String> {
+        let query = "select r.state, r.open, n.node, n.state, n.attempt, n.spent, n.losses, n.owner, n.job_id,
+                            n.open_in, n.taken_in, n.broken_in
+                     from runs r left join node_runs n on n.run_id = r.id order by n.node";
+        let mut lines = Vec::new();
+        for row in sqlx::query(query).fetch_all(&mut self.conn).await.expect("rows") {
+            if lines.is_empty() {
+                let (state, open): (RunState, i32) = (row.get(0), row.get(1));
+                lines.push(format!("run {} open {open}", state.name()));
+            }
+            let Some(node) = row.get::<Option<String>, _>(2) else { continue };
+            let state: NodeState = row.get(3);
+            let (open, taken, broken): (i32, bool, bool) = (row.get(9), row.get(10), row.get(11));
             let counters = match state {
                 NodeState::Pending => format!("{open}{taken}{broken}"),
                 _ => String::new(),
             };
             lines.push(format!(
-                "{} {} attempt {} spent {} losses {} owner {:?} job {:?} {counters}",
-                row.get::<String, _>(0),
+                "{node} {} attempt {} spent {} losses {} owner {:?} job {:?} {counters}",
                 state.name(),
-                row.get::<i32, _>(2),
-                row.get::<i32, _>(3),
                 row.get::<i32, _>(4),
-                row.get::<Option<Uuid>, _>(5),
-                row.get::<Option<Uuid>, _>(6),
+                row.get::<i32, _>(5),
+                row.get::<i32, _>(6),
+                row.get::<Option<Uuid>, _>(7),
+                row.get::<Option<Uuid>, _>(8),
             ));
         }
-        let rows = sqlx::query("select job from outbox").fetch_all(&mut self.conn).await;
-        let mut jobs: Vec<String> = rows
-            .expect("rows")
-            .iter()
-            .map(|row| task(&serde_json::from_value(row.get(0)).expect("a job")))
-            .collect();
-        jobs.sort();
-        lines.extend(jobs);
-        lines.join("\n")
+        lines
+    }
+}
+
+/// Gives the model's new jobs the ids that they have on Postgres.
+fn adopt(model: &mut Model, jobs: Vec<Job>) {
+    let here: HashSet<Uuid> = jobs.iter().map(|job| job.id).collect();
+    let known: HashSet<Uuid> = model.outbox.iter().map(|(job, _)| job.id).collect();
+    for job in jobs.into_iter().filter(|job| !known.contains(&job.id)) {
+        let mut mine = model.outbox.iter_mut().map(|(known, _)| known);
+        let mine = mine.find(|known| task(known) == task(&job) && !here.contains(&known.id));
+        // A difference, which shows in what is compared.
+        let Some(known) = mine else { continue };
+        let before = std::mem::replace(known, job.clone());
+        if let (Task::Probe { probe: ours }, Task::Probe { probe: theirs }) =
+            (&before.task, &job.task)
+        {
+            model.rename_probe(*ours, *theirs);
+        }
     }
 }

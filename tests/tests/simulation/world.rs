@@ -137,8 +137,8 @@ impl<'a> World<'a> {
     /// The mirror has done the same: it must look the same, too.
     async fn same(&mut self) {
         if let Some(mirror) = &mut self.mirror {
-            mirror.adopt(&mut self.model).await;
-            let (ours, theirs) = (self.model.shown(), mirror.shown().await);
+            let theirs = mirror.shown(&mut self.model).await;
+            let ours = self.model.shown();
             assert_eq!(
                 ours,
                 theirs,
@@ -153,7 +153,7 @@ impl<'a> World<'a> {
         for _ in 0..2 {
             self.hire().await;
         }
-        for _ in 0..self.random.random_range(20..90) {
+        for _ in 0..self.random.random_range(20..120) {
             self.step().await;
         }
         self.heal().await;
@@ -433,6 +433,7 @@ impl<'a> World<'a> {
             match decided {
                 OnFound::TakeOver => {
                     if let Some(record) = loss(self.model.context.clone(), &one, job, true) {
+                        assert!(self.is_lost(one.owner, record.node, one.attempt), "it lives");
                         let kept = self.record(Some(self.workers[worker].id), &record).await;
                         self.assign(worker, place, kept.unwrap_or_default());
                     }
@@ -527,6 +528,13 @@ impl<'a> World<'a> {
         if let Some(kept) = self.record(owner, &record).await {
             self.assign(worker, place, kept);
         }
+    }
+
+    /// Nothing is taken from a worker that lives and executes it.
+    fn is_lost(&self, owner: Uuid, node: NodeIx, attempt: i32) -> bool {
+        let owner = self.workers.iter().find(|worker| worker.id == owner).expect("a worker");
+        let mut running = owner.held.iter().flat_map(|held| &held.running);
+        !owner.locked || !running.any(|it| it.claimed.node == node && it.claimed.attempt == attempt)
     }
 
     async fn record(&mut self, owner: Option<Uuid>, record: &Record) -> Option<Vec<Claimed>> {
@@ -694,7 +702,9 @@ impl<'a> World<'a> {
             Repair::Recover(_, lost) => {
                 let found = Found::from(lost.clone());
                 let record = loss(self.model.context.clone(), &found, Uuid::nil(), false);
-                self.model.record(None, &record.expect("a node of the graph"));
+                let record = record.expect("a node of the graph");
+                assert!(self.is_lost(found.owner, record.node, found.attempt), "it lives");
+                self.model.record(None, &record);
             }
         }
         if let Some(mirror) = &mut self.mirror {
@@ -740,7 +750,9 @@ impl<'a> World<'a> {
                 return;
             }
             if at_rest {
-                self.elect().await;
+                if self.elected.is_none() {
+                    self.elect().await;
+                }
                 self.fire().await;
                 self.look().await;
                 while self.leaders.iter().any(|leader| !leader.repairs.is_empty()) {
