@@ -1,6 +1,7 @@
 //! The ledger of faults: what each is, how it is made, what is expected. A test that has made one writes down what it
 //! saw, one line of JSON, from which `docs/faults.md` is put together.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -110,13 +111,17 @@ pub fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// The ledger as Markdown rows, one a fault.
+/// The ledger as Markdown rows, one a fault: what each of its tests saw last.
 pub fn rows(all: &[Seen]) -> String {
     let mut rows = String::new();
     for Fault { number, fault, made, expected } in FAULTS {
-        let mine: Vec<&Seen> = all.iter().filter(|seen| seen.fault == *number).collect();
-        let texts: Vec<&str> = mine.iter().map(|seen| seen.seen.as_str()).collect();
-        let recovery = mine.iter().filter_map(|seen| seen.recovery_ms).max();
+        let mine: BTreeMap<&str, &Seen> = all
+            .iter()
+            .filter(|seen| seen.fault == *number)
+            .map(|seen| (seen.test.as_str(), seen))
+            .collect();
+        let texts: Vec<&str> = mine.values().map(|seen| seen.seen.as_str()).collect();
+        let recovery = mine.values().filter_map(|seen| seen.recovery_ms).max();
         let recovery = recovery.map(|ms| seconds(Duration::from_millis(ms)));
         rows += &format!(
             "| {number} | {fault} | {made} | {expected} | {} | {} |\n",

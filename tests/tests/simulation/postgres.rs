@@ -84,6 +84,7 @@ impl Mirror {
         for leader in [0, 1] {
             self.unseat(leader).await;
         }
+        self.sessions.clear();
         self.minds.clear();
         self.definitions = Definitions::default();
         let clear = "
@@ -231,10 +232,17 @@ impl Mirror {
 
     /// Ends the session from the server's side, and waits until its lock is free.
     pub(super) async fn unseat(&mut self, leader: usize) {
-        if self.sessions.contains_key(&leader) {
-            let end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity
-                       where application_name = 'simulated' and datname = current_database()";
-            sqlx::query(end).execute(&mut self.conn).await.expect("terminated");
+        if !self.sessions.contains_key(&leader) {
+            return;
+        }
+        // Its own wait for the end would look every 100 ms only.
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where application_name = 'simulated' and datname = current_database()";
+        loop {
+            let left = sqlx::query_scalar::<_, i64>(end).fetch_one(&mut self.conn).await;
+            if left.expect("terminated") == 0 {
+                return;
+            }
         }
     }
 
