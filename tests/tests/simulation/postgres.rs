@@ -3,6 +3,7 @@
 //! The store reads one clock, `clock_timestamp()`. Here its sessions find another function of that name first.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::job::{Job, Task};
@@ -13,7 +14,8 @@ use common::store::definitions::Definitions;
 use common::store::follow::Keeping;
 use common::store::leader::{Address, Session};
 use common::store::reclaim::{self, Found, Life};
-use common::store::record::{Record, RecordAnswer, record};
+use common::store::record::direct::Known;
+use common::store::record::{self, Record, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
 use common::store::{audit, probes, stop, timers, workers};
 use scheduler::duty::audit::lanes::Lanes;
@@ -131,17 +133,25 @@ impl Mirror {
         update.execute(&mut self.conn).await.expect("a tick");
     }
 
+    /// In one statement where that will do, as a worker does it; else the longer way.
     pub(super) async fn start(
         &mut self,
         _: &Model,
         owner: Uuid,
         job: Uuid,
     ) -> Option<Vec<Claimed>> {
-        let mut tx = self.conn.begin().await.expect("a transaction");
         let starts = [Start { run: self.run, job }];
-        let started = start::start(&mut tx, &starts, keeping(Some(owner)), 0, &self.definitions)
-            .await
-            .expect("started");
+        let keeping = keeping(Some(owner));
+        let started =
+            start::direct::start(&mut self.conn, &starts, keeping, 0, &self.definitions).await;
+        match started.expect("started").answers.into_iter().next().expect("an answer") {
+            start::direct::Answer::Started(claimed) => return Some(claimed),
+            start::direct::Answer::Unreadable(why) => panic!("{why}"),
+            start::direct::Answer::Look => {}
+        }
+        let mut tx = self.conn.begin().await.expect("a transaction");
+        let started =
+            start::start(&mut tx, &starts, keeping, 0, &self.definitions).await.expect("started");
         tx.commit().await.expect("committed");
         match started.answers.into_iter().next().expect("an answer") {
             StartAnswer::Started(claimed) => Some(claimed),
@@ -160,14 +170,23 @@ impl Mirror {
         }
     }
 
+    /// The same for a record.
     pub(super) async fn record(
         &mut self,
         owner: Option<Uuid>,
         item: &Record,
     ) -> Option<Vec<Claimed>> {
+        let item = Arc::new(item.clone());
+        if let Some(known) = Known::of(&item) {
+            let known = [known];
+            let recorded = record::direct::record(&mut self.conn, &known, keeping(owner), 0).await;
+            let answer = recorded.expect("recorded").answers.into_iter().next().flatten();
+            if answer.is_some() {
+                return answer;
+            }
+        }
         let mut tx = self.conn.begin().await.expect("a transaction");
-        let recorded =
-            record(&mut tx, std::slice::from_ref(item), keeping(owner), 0).await.expect("recorded");
+        let recorded = record::record(&mut tx, &[item], keeping(owner), 0).await.expect("recorded");
         tx.commit().await.expect("committed");
         match recorded.answers.into_iter().next().expect("an answer") {
             RecordAnswer::Recorded(claimed) => Some(claimed),
