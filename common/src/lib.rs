@@ -1,6 +1,7 @@
 //! The vocabulary of GatheRing: its names, its rules, its storage and its messages.
 //!
-//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`retry`])
+//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`retry`],
+//! [`schedule`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
 pub mod advance;
@@ -21,6 +22,7 @@ pub mod pipeline;
 pub mod problem;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -8,9 +8,9 @@ mod check;
 mod config;
 mod delay;
 mod extent;
-mod findings;
+pub(crate) mod findings;
 mod input;
-mod read;
+pub(crate) mod read;
 mod schema;
 mod yaml;
 
@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::action::check_action;
+pub use self::action::{check_action, check_action_in};
 pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph};
 pub use self::delay::Delay;
 pub use self::input::InputSchema;
@@ -88,6 +88,9 @@ pub struct Node {
     /// When it is tried again.
     #[serde(default)]
     pub retry: RetryPolicy,
+    /// Whether the definition says when: else what started the run may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_retry: bool,
     /// How long one attempt may execute.
     #[serde(default = "default_timeout", with = "duration")]
     pub timeout: Duration,
@@ -122,6 +125,7 @@ impl Node {
             name: None,
             config: Map::new(),
             retry: RetryPolicy::default(),
+            has_retry: false,
             timeout: Self::DEFAULT_TIMEOUT,
             breaker: None,
             on_worker_lost: OnWorkerLost::default(),
