@@ -9,8 +9,8 @@ use minijinja::machinery::ast::{Expr, Stmt};
 use minijinja::machinery::{Token, parse, parse_expr, tokenize};
 
 pub(super) use self::path::Path;
-use self::walk::Walk;
 pub(super) use self::walk::FIRE;
+use self::walk::Walk;
 use super::needs::Needs;
 use super::{Names, engine};
 

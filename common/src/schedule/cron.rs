@@ -84,8 +84,9 @@ impl Cron {
     /// The first local time after `after` that matches, on a calendar without gaps. None after the year 2100.
     pub(super) fn next_local(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
         let after = after.and_utc();
-        let next =
-            |calendar: &cron::Schedule| calendar.after::<Utc>(&after).next().map(|at| at.naive_utc());
+        let next = |calendar: &cron::Schedule| {
+            calendar.after::<Utc>(&after).next().map(|at| at.naive_utc())
+        };
         self.calendars.iter().filter_map(next).min()
     }
 

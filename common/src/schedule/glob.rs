@@ -2,7 +2,8 @@
 
 /// Whether a text is like a pattern.
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut read) = (0, 0);
     // The last star, and how much of the text it has taken: what does not fit makes it take more.
     let mut star: Option<(usize, usize)> = None;

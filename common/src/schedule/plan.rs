@@ -111,7 +111,11 @@ impl Planner<'_> {
         let others = missed.count - 1;
         match self.lateness.misfire {
             Misfire::Skip => {
-                moments.push(Moment { missed: others, skip: Some(missed.reason()), ..Moment::fires(last) });
+                moments.push(Moment {
+                    missed: others,
+                    skip: Some(missed.reason()),
+                    ..Moment::fires(last)
+                });
             }
             Misfire::FireOnce => moments.push(Moment { missed: others, ..Moment::fires(last) }),
             Misfire::FireAll => {
@@ -123,7 +127,11 @@ impl Planner<'_> {
                         "{} were missed, of which max_catch_up lets {most} fire",
                         missed.amount(missed.count)
                     );
-                    moments.push(Moment { missed: left - 1, skip: Some(reason), ..Moment::fires(last) });
+                    moments.push(Moment {
+                        missed: left - 1,
+                        skip: Some(reason),
+                        ..Moment::fires(last)
+                    });
                 }
             }
         }

@@ -54,7 +54,8 @@ const FIELDS: [&str; 20] = [
 pub fn check(body: &Value) -> Result<Spec, Vec<Pointed>> {
     let mut findings = Findings::default();
     if let Some(pointer) = unstorable(body) {
-        findings.error(pointer, "has a character U+0000, which the database cannot hold; leave it out");
+        findings
+            .error(pointer, "has a character U+0000, which the database cannot hold; leave it out");
     }
     let spec = spec(body, &mut findings);
     if let Some(spec) = &spec
@@ -115,7 +116,8 @@ fn spec(body: &Value, findings: &mut Findings) -> Option<Spec> {
         at: times::instant(&mut fields, "at"),
         event_type: fields.text("event_type").map(str::to_owned),
         condition: fields.text("condition").map(str::to_owned),
-        start: start.unwrap_or_else(|| Start::Pipeline { pipeline: String::new(), input: json!({}) }),
+        start: start
+            .unwrap_or_else(|| Start::Pipeline { pipeline: String::new(), input: json!({}) }),
         misfire: fields.word("misfire", &misfires).unwrap_or_default(),
         misfire_grace: wait(&mut fields, "misfire_grace").unwrap_or(GRACE),
         max_catch_up: fields.integer("max_catch_up", 1..=1_000).unwrap_or(CATCH_UP),
@@ -147,14 +149,19 @@ fn fits(fields: &mut Fields<'_, '_>, kind: Kind) {
         ("timezone", Kind::Cron, None),
         ("interval", Kind::Interval, Some(duration::FORM)),
         ("at", Kind::Once, Some("an instant such as \"2030-01-31T08:00:00Z\"")),
-        ("event_type", Kind::Event, Some("the type of an event, such as `order.paid` or `order.*`")),
+        (
+            "event_type",
+            Kind::Event,
+            Some("the type of an event, such as `order.paid` or `order.*`"),
+        ),
         ("condition", Kind::Event, None),
     ];
     for (field, of, form) in own {
         match (of == kind, fields.get(field).is_some(), form) {
             (true, false, Some(form)) => fields.missing(field, form),
             (false, true, _) => {
-                let detail = format!("is for the kind `{}`, and this is `{}`", of.name(), kind.name());
+                let detail =
+                    format!("is for the kind `{}`, and this is `{}`", of.name(), kind.name());
                 fields.error(field, detail);
             }
             _ => {}

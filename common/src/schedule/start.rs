@@ -60,7 +60,11 @@ impl Starter {
                 let mut body = Map::new();
                 body.insert("action".to_owned(), json!(action));
                 let retry = spec.retry.as_ref().map(|retry| json!(retry));
-                let rest = [("retry", retry), ("timeout", timeout.clone().map(Value::String)), ("lane", lane.clone().map(Value::String))];
+                let rest = [
+                    ("retry", retry),
+                    ("timeout", timeout.clone().map(Value::String)),
+                    ("lane", lane.clone().map(Value::String)),
+                ];
                 for (key, value) in rest {
                     if let Some(value) = value {
                         body.insert(key.to_owned(), value);
@@ -75,7 +79,8 @@ impl Starter {
             let checked = pipeline::check_action_in(&Value::Object(body), Names::Fire);
             checked.map_err(|errors| errors.into_iter().map(below_start).collect::<Vec<_>>())?;
         }
-        let at_input = |error: Pointed| Pointed::new(format!("/start/input{}", error.pointer), error.detail);
+        let at_input =
+            |error: Pointed| Pointed::new(format!("/start/input{}", error.pointer), error.detail);
         let template = Template::compile_in(input, Names::Fire)
             .map_err(|errors| errors.into_iter().map(at_input).collect::<Vec<_>>())?;
         if spec.kind != Kind::Event
@@ -91,7 +96,9 @@ impl Starter {
     pub fn start(&self, spec: &Spec, occasion: Occasion<'_>) -> Result<Started, String> {
         let input = render(&self.input, spec, occasion)?;
         if let Some(pointer) = unstorable(&input) {
-            return Err(format!("the input has a character U+0000 at {pointer:?}, which the database cannot hold"));
+            return Err(format!(
+                "the input has a character U+0000 at {pointer:?}, which the database cannot hold"
+            ));
         }
         if input.to_string().len() > LARGEST {
             return Err(format!("the input has over {LARGEST} bytes"));
@@ -101,7 +108,8 @@ impl Starter {
             (None, Some(action)) => {
                 let mut body = action.clone();
                 body.insert("input".to_owned(), literal(input.clone()));
-                let node = pipeline::check_action(&Value::Object(body)).map_err(|errors| said(&errors))?;
+                let node =
+                    pipeline::check_action(&Value::Object(body)).map_err(|errors| said(&errors))?;
                 Ok(Started::Action { node: Box::new(node), input })
             }
             (None, None) => Err("it starts nothing".to_owned()),

@@ -26,7 +26,11 @@ pub fn parse(name: &str) -> Result<Tz, String> {
 pub(super) fn next(cron: &Cron, zone: Tz, after: Instant) -> Option<Instant> {
     let after = whole_second(after);
     let local = after.with_timezone(&zone).naive_local();
-    if cron.is_every_hour() { elapsing(cron, zone, after, local) } else { fixed(cron, zone, after, local) }
+    if cron.is_every_hour() {
+        elapsing(cron, zone, after, local)
+    } else {
+        fixed(cron, zone, after, local)
+    }
 }
 
 /// Seconds are the finest that a cron names: a part of one before the next belongs to it.

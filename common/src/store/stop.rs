@@ -104,7 +104,16 @@ async fn change(
     error: Option<Value>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        r#"with gone as (delete from timers where run_id = $1)
+        r#"with gone as (delete from timers where run_id = $1), told as (
+               insert into events (type, data, depth)
+               select 'run.' || $2::run_state, jsonb_build_object('run', jsonb_build_object(
+                       'id', r.id, 'kind', r.kind, 'pipeline', r.pipeline, 'version', r.version, 'state', $2::run_state,
+                       'error', coalesce($5, r.error), 'tags', r.tags, 'trigger', r.trigger, 'created_at', r.created_at)),
+                   coalesce((r.trigger ->> 'depth')::int, 0)
+               from runs r
+               where r.id = $1 and $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out')
+                   and exists (select from schedules l where l.listens is not null and 'run.' || $2::run_state like l.listens)
+           )
            update runs set state = $2::run_state, open = $3, seq = seq + 1, stop_reason = coalesce(stop_reason, $4),
                error = coalesce($5, error),
                finished_at = case when $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out') then clock_timestamp() end

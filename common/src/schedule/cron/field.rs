@@ -23,7 +23,8 @@ pub(super) const HOUR: Field = Field::of("hours", 0, 23);
 pub(super) const DAY: Field = Field::of("day of month", 1, 31);
 pub(super) const MONTH: Field = Field { names: &MONTHS, ..Field::of("month", 1, 12) };
 /// 7 is read, and means 0. The crate counts from 1.
-pub(super) const WEEKDAY: Field = Field { names: &WEEKDAYS, shift: 1, ..Field::of("weekday", 0, 6) };
+pub(super) const WEEKDAY: Field =
+    Field { names: &WEEKDAYS, shift: 1, ..Field::of("weekday", 0, 6) };
 
 /// The values that a field names, as the crate counts them.
 pub(super) struct Values {
@@ -76,7 +77,8 @@ impl Field {
                     return false;
                 }
                 let bare = item.trim_start_matches(|c: char| c.is_ascii_digit());
-                let bare = self.names.iter().find_map(|name| bare.strip_prefix(name)).unwrap_or(bare);
+                let bare =
+                    self.names.iter().find_map(|name| bare.strip_prefix(name)).unwrap_or(bare);
                 marks.contains(&bare)
             })
         };
@@ -85,7 +87,10 @@ impl Field {
         } else if text.contains('#') {
             Some(("#", "a weekday of a certain week cannot be named; name the days, such as 8-14"))
         } else if has(&["l"]) {
-            Some(("L", "the last day cannot be named; run on the days 28-31, and let the run decide"))
+            Some((
+                "L",
+                "the last day cannot be named; run on the days 28-31, and let the run decide",
+            ))
         } else if has(&["w", "lw"]) {
             Some(("W", "the nearest working day cannot be named; use 1-5 as weekdays"))
         } else {
@@ -151,7 +156,11 @@ impl Field {
         let most = self.last - self.first + 1;
         let step = number(text).filter(|step| (1..=most).contains(step));
         step.ok_or_else(|| {
-            format!("the step {} in the field {} is not a number from 1 to {most}", quoted(text), self.name)
+            format!(
+                "the step {} in the field {} is not a number from 1 to {most}",
+                quoted(text),
+                self.name
+            )
         })
     }
 

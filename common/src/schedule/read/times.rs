@@ -27,7 +27,9 @@ impl Preview {
     pub fn fires(&self, after: Instant) -> Vec<Instant> {
         let bounds = Bounds { anchor: after, start_at: None, end_at: None };
         let first = self.rule.next(&bounds, after);
-        std::iter::successors(first, |last| self.rule.next(&bounds, *last)).take(self.count).collect()
+        std::iter::successors(first, |last| self.rule.next(&bounds, *last))
+            .take(self.count)
+            .collect()
     }
 }
 
@@ -82,7 +84,8 @@ struct Parts {
 /// The rule of a schedule.
 pub(super) fn rule(spec: &Spec) -> Result<Rule, Pointed> {
     let Spec { cron, timezone, interval, at, .. } = spec;
-    let parts = Parts { cron: cron.clone(), timezone: timezone.clone(), interval: *interval, at: *at };
+    let parts =
+        Parts { cron: cron.clone(), timezone: timezone.clone(), interval: *interval, at: *at };
     parts.rule(spec.kind)
 }
 
@@ -121,7 +124,10 @@ pub(super) fn instant(fields: &mut Fields<'_, '_>, key: &str) -> Option<Instant>
     // What the database and the calendar can hold with ease.
     let read = read.filter(|at| (0..=7_258_118_400).contains(&at.timestamp()));
     if read.is_none() {
-        fields.error(key, "must be an instant between 1970 and 2200, such as \"2030-01-31T08:00:00Z\"");
+        fields.error(
+            key,
+            "must be an instant between 1970 and 2200, such as \"2030-01-31T08:00:00Z\"",
+        );
     }
     read
 }

@@ -38,7 +38,10 @@ fn a_hundred_cases_and_more() {
             last = fire;
         }
         if found.join(", ") != *fires {
-            wrong.push(format!("{cron} | {zone} | {after}\n  wanted {fires}\n  found  {}", found.join(", ")));
+            wrong.push(format!(
+                "{cron} | {zone} | {after}\n  wanted {fires}\n  found  {}",
+                found.join(", ")
+            ));
         }
         count += 1;
     }

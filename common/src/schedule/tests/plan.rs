@@ -57,7 +57,11 @@ fn what_is_due_fires_and_what_is_not_waits() {
 fn within_the_grace_all_fire_whatever_the_rule() {
     for misfire in [Misfire::Skip, Misfire::FireOnce, Misfire::FireAll] {
         let plan = plan(&every(10), lateness(misfire, 60), 10, 45);
-        assert_eq!(told(&plan), [(10, 0, true), (20, 0, true), (30, 0, true), (40, 0, true)], "{misfire:?}");
+        assert_eq!(
+            told(&plan),
+            [(10, 0, true), (20, 0, true), (30, 0, true), (40, 0, true)],
+            "{misfire:?}"
+        );
         assert_eq!(next(&plan), Some(50));
     }
 }
@@ -73,7 +77,16 @@ fn misfires_are_skipped_fired_once_or_all() {
     let all = plan(&every(10), lateness(Misfire::FireAll, 15), 10, 100);
     assert_eq!(
         told(&all),
-        [(10, 0, true), (20, 0, true), (30, 0, true), (40, 0, true), (50, 0, true), (80, 2, false), (90, 0, true), (100, 0, true)],
+        [
+            (10, 0, true),
+            (20, 0, true),
+            (30, 0, true),
+            (40, 0, true),
+            (50, 0, true),
+            (80, 2, false),
+            (90, 0, true),
+            (100, 0, true)
+        ],
         "the oldest five first, and what became of the rest"
     );
     for plan in [skip, once, all] {
@@ -98,11 +111,18 @@ fn a_month_of_missed_seconds_is_decided_at_once() {
     for misfire in [Misfire::Skip, Misfire::FireOnce, Misfire::FireAll] {
         let plan = plan(&every(1), lateness(misfire, 3), 1, month);
         let last = month - 4;
-        assert_eq!(plan.moments.iter().filter(|m| m.fire_at == second(last)).count(), 1, "{misfire:?}");
+        assert_eq!(
+            plan.moments.iter().filter(|m| m.fire_at == second(last)).count(),
+            1,
+            "{misfire:?}"
+        );
         let on_time: Vec<i64> = told(&plan).iter().rev().take(4).map(|told| told.0).collect();
         assert_eq!(on_time, [month, month - 1, month - 2, month - 3]);
         assert_eq!(next(&plan), Some(month + 1));
-        assert!(plan.moments.iter().any(|m| m.skip.as_ref().is_some_and(|s| s.contains("over 10000"))) || misfire == Misfire::FireOnce);
+        assert!(
+            plan.moments.iter().any(|m| m.skip.as_ref().is_some_and(|s| s.contains("over 10000")))
+                || misfire == Misfire::FireOnce
+        );
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
@@ -122,10 +142,19 @@ fn intervals_keep_to_their_anchor() {
     let rule = every(60);
     let next = |bounds: Bounds, after: &str| rule.next(&bounds, at(after)).map(|at| text(&at));
     assert_eq!(next(bounds(), START).as_deref(), Some("2026-01-01T00:01:00.000000Z"));
-    assert_eq!(next(bounds(), "2026-01-01T00:05:59.9Z").as_deref(), Some("2026-01-01T00:06:00.000000Z"));
-    assert_eq!(next(bounds(), "2025-12-31T23:00:00Z").as_deref(), Some("2026-01-01T00:01:00.000000Z"));
+    assert_eq!(
+        next(bounds(), "2026-01-01T00:05:59.9Z").as_deref(),
+        Some("2026-01-01T00:06:00.000000Z")
+    );
+    assert_eq!(
+        next(bounds(), "2025-12-31T23:00:00Z").as_deref(),
+        Some("2026-01-01T00:01:00.000000Z")
+    );
     let started = Bounds { start_at: Some(at(START)), ..bounds() };
-    assert_eq!(next(started, "2025-12-31T23:00:00Z").as_deref(), Some("2026-01-01T00:00:00.000000Z"));
+    assert_eq!(
+        next(started, "2025-12-31T23:00:00Z").as_deref(),
+        Some("2026-01-01T00:00:00.000000Z")
+    );
     let ended = Bounds { end_at: Some(at("2026-01-01T00:02:00Z")), ..bounds() };
     assert_eq!(next(ended, "2026-01-01T00:01:30Z").as_deref(), Some("2026-01-01T00:02:00.000000Z"));
     assert_eq!(next(ended, "2026-01-01T00:02:00Z"), None);

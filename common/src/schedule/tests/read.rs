@@ -32,7 +32,11 @@ fn a_schedule_has_defaults_and_is_read_back() {
     assert_eq!(serde_json::from_value::<Spec>(stored.clone()).unwrap(), spec);
     assert_eq!(check(&stored).unwrap(), spec, "what is shown can be sent again");
     let listens = check(&with(json!({"kind": "event", "cron": null, "event_type": "order.*"})));
-    assert_eq!(listens.unwrap().overlap, Overlap::Allow, "no event is lost because another came before");
+    assert_eq!(
+        listens.unwrap().overlap,
+        Overlap::Allow,
+        "no event is lost because another came before"
+    );
 }
 
 #[test]
@@ -53,8 +57,14 @@ fn all_that_is_wrong_is_found_with_its_place() {
         (json!({"kind": "once", "cron": null}), "/at"),
         (json!({"kind": "event", "cron": null}), "/event_type"),
         (json!({"kind": "event", "cron": null, "event_type": "a b"}), "/event_type"),
-        (json!({"kind": "event", "cron": null, "event_type": "a", "condition": "data.x >"}), "/condition"),
-        (json!({"kind": "event", "cron": null, "event_type": "a", "condition": "input.x"}), "/condition"),
+        (
+            json!({"kind": "event", "cron": null, "event_type": "a", "condition": "data.x >"}),
+            "/condition",
+        ),
+        (
+            json!({"kind": "event", "cron": null, "event_type": "a", "condition": "input.x"}),
+            "/condition",
+        ),
         (json!({"condition": "true"}), "/condition"),
         (json!({"start": null}), "/start"),
         (json!({"start": {}}), "/start"),
@@ -89,7 +99,8 @@ fn a_preview_tells_what_comes() {
     let fires = |body: Value, after: &str| -> Vec<String> {
         preview(&body).unwrap().fires(at(after)).iter().map(text).collect()
     };
-    let cron = json!({"kind": "cron", "cron": "0 9 * * mon", "timezone": "Europe/Berlin", "count": 2});
+    let cron =
+        json!({"kind": "cron", "cron": "0 9 * * mon", "timezone": "Europe/Berlin", "count": 2});
     assert_eq!(
         fires(cron, "2026-03-20T00:00:00Z"),
         ["2026-03-23T08:00:00.000000Z", "2026-03-30T07:00:00.000000Z"]

@@ -39,7 +39,9 @@ fn templates_see_the_schedule_the_moment_and_the_event() {
 fn what_an_event_carries_is_never_rendered_again() {
     let tricky = "{{ run.id }} \" \\ {% set x = 1 %}\n}} ü";
     let event = json!({"type": "x", "data": {"text": tricky}});
-    let body = listener(json!({"action": "echo", "input": {"t": "{{ data.text }}", "deep": ["{{ data }}"]}}));
+    let body = listener(
+        json!({"action": "echo", "input": {"t": "{{ data.text }}", "deep": ["{{ data }}"]}}),
+    );
     let Started::Action { node, input } = start(body, event).unwrap() else { panic!("an action") };
     assert_eq!(input["t"], tricky);
     // As a worker renders it.
@@ -73,7 +75,8 @@ fn a_condition_is_over_the_event() {
         let spec = check(&body).unwrap();
         let (_, condition, _) = compile(&spec).unwrap();
         let event = json!({"type": "x", "data": data});
-        let occasion = Occasion { schedule: Uuid::nil(), fire_at: at("2026-01-02T03:04:05Z"), event: &event };
+        let occasion =
+            Occasion { schedule: Uuid::nil(), fire_at: at("2026-01-02T03:04:05Z"), event: &event };
         is_met(condition.as_ref(), &spec, occasion)
     };
     assert_eq!(met("data.n > 3", json!({"n": 4})), Ok(true));
