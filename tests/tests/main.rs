@@ -18,5 +18,6 @@ mod pipelines;
 mod problems;
 mod rules;
 mod runs;
+mod schedules;
 mod smoke;
 mod stream;
