@@ -124,5 +124,7 @@ create table events (
     data jsonb not null,
     -- How many events led to it, one by way of another.
     depth int not null default 0,
+    -- Of the schedules that listen, those up to this one have fired; null until the leader has begun.
+    after_id uuid,
     created_at timestamptz not null default clock_timestamp()
 ) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);

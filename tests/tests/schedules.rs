@@ -90,8 +90,10 @@ async fn state_until(client: &Client, id: &str, state: &str) -> Value {
     .await
 }
 
-/// Moves a schedule into the past, as if so much time had gone by.
+/// Moves a schedule into the past, as if so much time had gone by; a little less, so that no moment comes to lie on one
+/// that has fired.
 async fn travel(fleet: &TestFleet, id: &str, time: &str) {
+    let time = format!("{time} -50 milliseconds");
     let moved = fleet
         .database()
         .execute(&format!(

@@ -12,7 +12,7 @@ use crate::clock::Instant;
 /// The most moments that one look lets fire; those beyond it are as due at the next.
 pub const MOST_AT_ONCE: usize = 1_000;
 /// How many missed moments are counted one by one. More of them are looked for from the other end.
-const MOST_COUNTED: usize = 10_000;
+const MOST_COUNTED: usize = 1_000;
 
 /// What a schedule does with moments that nobody was there for.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub struct Plan {
     pub moments: Vec<Moment>,
     /// What comes next; none when nothing does.
     pub next: Option<Next>,
+    /// How many moments were looked at.
+    pub looked_at: usize,
 }
 
 /// What comes next.
@@ -85,7 +87,7 @@ impl Planner<'_> {
     pub fn plan(&self, first: Instant, now: Instant) -> Plan {
         let grace = TimeDelta::from_std(self.lateness.grace).unwrap_or(TimeDelta::MAX);
         let is_missed = |next: &Next| now - next.due_at > grace;
-        let mut plan = Plan { moments: Vec::new(), next: Some(self.at(first)) };
+        let mut plan = Plan { moments: Vec::new(), next: Some(self.at(first)), looked_at: 1 };
         let mut missed = Missed::default();
         while let Some(next) = plan.next.filter(is_missed) {
             missed.add(next);
@@ -94,6 +96,7 @@ impl Planner<'_> {
                 self.jump(&mut plan, &mut missed, now - grace);
             }
         }
+        plan.looked_at += missed.count;
         self.settle(missed, &mut plan.moments);
         while let Some(next) = plan.next.filter(|next| next.due_at <= now) {
             if plan.moments.len() >= MOST_AT_ONCE {
@@ -101,6 +104,7 @@ impl Planner<'_> {
             }
             plan.moments.push(Moment::fires(next));
             plan.next = self.next(next.fire_at);
+            plan.looked_at += 1;
         }
         plan
     }

@@ -113,7 +113,7 @@ pub async fn fires(
     let gone = sqlx::query!(
         "delete from fires where ctid = any(array(
              select f.ctid from fires f
-             where f.fired_at < clock_timestamp() - $1 * interval '1 s'
+             where f.fired_at < (select clock_timestamp() - $1 * interval '1 s')
                  and not exists (select from open_fires o where o.schedule_id = f.schedule_id and o.fire_at = f.fire_at)
              order by f.fired_at limit $2))",
         retention_s,

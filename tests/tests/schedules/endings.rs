@@ -129,3 +129,32 @@ async fn what_cannot_be_started_is_refused_with_its_reason() {
     );
     fleet.finish().await;
 }
+
+#[tokio::test]
+async fn old_fires_are_forgotten() {
+    let mut fleet = fleet().await;
+    let client = fleet.client();
+    let id = create(&client, &hourly("old", json!({}))).await;
+    travel(&fleet, &id, "1 hour").await;
+    outcomes_until(&client, &id, &["completed"]).await;
+    eventually(PATIENCE, "the end to be noted", async || {
+        let open = fleet.database().count("select count(*) from open_fires").await;
+        seen(open == 0, open)
+    })
+    .await;
+    fleet.database().execute("update fires set fired_at = fired_at - interval '31 days'").await;
+    fleet
+        .database()
+        .execute("update runs set finished_at = finished_at - interval '31 days'")
+        .await;
+    let kept = create(&client, &hourly("kept", json!({}))).await;
+    travel(&fleet, &kept, "1 hour").await;
+    outcomes_until(&client, &kept, &["completed"]).await;
+    // A new leader begins with it.
+    let leader = fleet.leader().await;
+    fleet.kill(tests::fleet::Role::Scheduler, leader);
+    fleet.add(tests::fleet::Role::Scheduler, &[]);
+    fires_until(&client, &id, "no fire", <[Value]>::is_empty).await;
+    assert_eq!(fires(&client, &kept).await.len(), 1);
+    fleet.finish().await;
+}

@@ -181,3 +181,38 @@ async fn what_an_event_carries_is_data() {
     client.post("/v1/events", &json!({"type": "x", "data": "\u{0}"})).await.problem(422);
     fleet.finish().await;
 }
+
+/// More than one transaction deals with: in portions, and each once, through the death of the leader.
+#[tokio::test]
+async fn an_event_fires_very_many_listeners_once_each() {
+    let mut fleet =
+        TestFleet::start(FleetOptions { schedulers: 2, ..FleetOptions::default() }).await;
+    let client = fleet.client();
+    create(&client, &listens("l", "x", json!({}))).await;
+    let copies = "with copied as (
+             insert into schedules (id, name, kind, spec, listens, created_by)
+             select gen_random_uuid(), 'n' || n, kind, spec, listens, created_by from schedules, generate_series(1, 2499) n
+             returning id, created_at)
+         insert into schedule_clocks (schedule_id, anchor_at) select id, created_at from copied";
+    assert_eq!(fleet.database().execute(copies).await, 2_499);
+    tell(&client, "x", json!({})).await;
+    tell(&client, "x", json!({})).await;
+    let count = "select count(*) from fires";
+    eventually(PATIENCE, "the first of them to fire", async || {
+        let fired = fleet.database().count(count).await;
+        seen(fired > 0, fired)
+    })
+    .await;
+    let leader = fleet.leader().await;
+    fleet.kill(Role::Scheduler, leader);
+    eventually(PATIENCE * 3, "all of them to fire", async || {
+        let fired = fleet.database().count(count).await;
+        seen(fired >= 5_000, fired)
+    })
+    .await;
+    fleet.drain(Duration::from_secs(120)).await;
+    assert_eq!(fleet.database().count(count).await, 5_000);
+    assert_eq!(fleet.database().count("select count(*) from runs").await, 5_000);
+    assert_eq!(fleet.database().count("select count(*) from events").await, 0);
+    fleet.finish().await;
+}

@@ -1,18 +1,19 @@
 //! What is due: decided by the database's clock, and written with all that follows from it.
 
+mod batch;
+
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::catalogue::{Catalogue, Known, Loaded};
+use self::batch::Batch;
+use super::catalogue::{Catalogue, Loaded};
 use super::clocks::{self, Clock, Ending};
 use super::write::{self, Done, Fate, Fire};
-use crate::clock::Instant;
 use crate::outbox::Row;
 use crate::schedule::overlap::{Admission, UnderWay, admit};
-use crate::schedule::plan::{MOST_AT_ONCE, Moment};
-use crate::schedule::{Cause, Kind, Outcome, Overlap, State};
+use crate::schedule::{Outcome, Overlap, State};
 
 /// What the schedules that were due have done.
 #[derive(Debug, Default)]
@@ -35,10 +36,12 @@ pub async fn next_due_in(conn: &mut PgConnection) -> Result<Option<f64>, sqlx::E
     .await
 }
 
-/// Schedules that are due, earliest first. Nothing is locked yet.
+/// Schedules that are due, earliest first. Nothing is locked yet. The clock is read once, apart: compared with a function
+/// that may change from row to row, the index would be read to its end.
 pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
-        "select schedule_id from schedule_clocks where due_at <= clock_timestamp() order by due_at limit $1",
+        "select schedule_id from schedule_clocks where due_at <= (select clock_timestamp())
+         order by due_at limit $1",
         limit
     )
     .fetch_all(conn)
@@ -67,7 +70,8 @@ pub async fn fire(
     let loaded = catalogue.load(conn, &ids).await?;
     let now = clocks::now(conn).await?;
     let mut under_way = under_way(conn, &limited(&loaded)).await?;
-    let mut batch = Batch { now, fires: Vec::new(), replaced: Vec::new(), endings: Vec::new() };
+    let mut batch =
+        Batch { now, looked_at: 0, fires: Vec::new(), replaced: Vec::new(), endings: Vec::new() };
     for clock in &mut clocks {
         if let Some(loaded) = loaded.get(&clock.schedule_id) {
             let under_way = under_way.entry(clock.schedule_id).or_default();
@@ -183,91 +187,5 @@ pub(super) fn fate(overlap: Overlap, under_way: &mut UnderWay) -> (Fate, bool) {
             (Fate::Wait, false)
         }
         Admission::Skip(why) => (Fate::Skip(why.to_owned()), false),
-    }
-}
-
-/// One transaction's worth of decisions.
-struct Batch {
-    now: Instant,
-    fires: Vec<Fire>,
-    /// Schedules whose runs so far are to be cancelled.
-    replaced: Vec<Uuid>,
-    endings: Vec<Ending>,
-}
-
-impl Batch {
-    fn schedule(&mut self, clock: &mut Clock, loaded: &Loaded, under_way: &mut UnderWay) {
-        if loaded.state != State::Active {
-            return clock.stop();
-        }
-        let known = match &loaded.known {
-            Ok(known) => known,
-            Err(why) => {
-                clock.stop();
-                return self.end(clock.schedule_id, State::Disabled, why.clone());
-            }
-        };
-        if known.spec.kind == Kind::Event {
-            clock.stop();
-            return self.end(clock.schedule_id, State::Expired, "end_at has passed".to_owned());
-        }
-        // What is beyond one transaction's worth is as due for the next.
-        if self.fires.len() >= MOST_AT_ONCE {
-            return;
-        }
-        let Some(first) = clock.next_fire_at else { return clock.stop() };
-        let plan = known.planner(clock.schedule_id, clock.anchor_at).plan(first, self.now);
-        clock.set_next(&known.spec, plan.next);
-        for moment in plan.moments {
-            if clock.is_used_up(&known.spec) {
-                break;
-            }
-            self.moment(clock, known, moment, under_way);
-        }
-        let over = match (clock.is_used_up(&known.spec), plan.next) {
-            (true, _) => "max_fires is reached",
-            (false, None) => "no moment is left at which it could fire",
-            (false, Some(_)) => return,
-        };
-        clock.stop();
-        self.end(clock.schedule_id, State::Expired, over.to_owned());
-    }
-
-    fn moment(
-        &mut self,
-        clock: &mut Clock,
-        known: &std::sync::Arc<Known>,
-        moment: Moment,
-        under_way: &mut UnderWay,
-    ) {
-        let fate = match moment.skip {
-            Some(why) => Fate::Skip(why),
-            None => {
-                let (fate, replaces) = fate(known.spec.overlap, under_way);
-                if replaces {
-                    self.replaced.push(clock.schedule_id);
-                }
-                fate
-            }
-        };
-        if !matches!(fate, Fate::Skip(_)) {
-            clock.fired(moment.fire_at);
-        }
-        self.fires.push(Fire {
-            schedule: clock.schedule_id,
-            known: known.clone(),
-            cause: Cause::Schedule,
-            fire_at: moment.fire_at,
-            due_at: moment.due_at,
-            missed: moment.missed,
-            event: None,
-            backfill: None,
-            by: None,
-            fate,
-        });
-    }
-
-    fn end(&mut self, schedule: Uuid, state: State, reason: String) {
-        self.endings.push(Ending { schedule, state, reason });
     }
 }

@@ -19,6 +19,8 @@ pub struct Event {
     pub data: Value,
     /// How many events led to it.
     pub depth: i32,
+    /// Of those that listen, those up to this one have fired.
+    pub after_id: Option<Uuid>,
     /// When it was accepted.
     pub created_at: Instant,
 }
@@ -51,15 +53,27 @@ pub async fn accept(
 pub async fn waiting(conn: &mut PgConnection, limit: i64) -> Result<Vec<Event>, sqlx::Error> {
     sqlx::query_as!(
         Event,
-        "select seq, id, type as event_type, data, depth, created_at from events order by seq limit $1",
+        "select seq, id, type as event_type, data, depth, after_id, created_at from events order by seq limit $1",
         limit
     )
     .fetch_all(conn)
     .await
 }
 
-/// Takes an event out, to be dealt with or given up in the caller's transaction.
-pub async fn delete(conn: &mut PgConnection, seqs: &[i64]) -> Result<(), sqlx::Error> {
+/// Notes how far an event has come among those that listen.
+pub(super) async fn proceed(
+    conn: &mut PgConnection,
+    seq: i64,
+    after: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("update events set after_id = $2 where seq = $1", seq, after)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Takes events out that are dealt with in the caller's transaction.
+pub(super) async fn delete(conn: &mut PgConnection, seqs: &[i64]) -> Result<(), sqlx::Error> {
     sqlx::query!("delete from events where seq = any($1)", seqs).execute(conn).await?;
     Ok(())
 }
@@ -67,8 +81,9 @@ pub async fn delete(conn: &mut PgConnection, seqs: &[i64]) -> Result<(), sqlx::E
 /// Puts an event that cannot be dealt with behind all others.
 pub async fn postpone(conn: &mut PgConnection, seq: i64) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "with gone as (delete from events where seq = $1 returning id, type, data, depth, created_at)
-         insert into events (id, type, data, depth, created_at) select id, type, data, depth, created_at from gone",
+        "with gone as (delete from events where seq = $1 returning id, type, data, depth, after_id, created_at)
+         insert into events (id, type, data, depth, after_id, created_at)
+         select id, type, data, depth, after_id, created_at from gone",
         seq
     )
     .execute(conn)
@@ -76,16 +91,21 @@ pub async fn postpone(conn: &mut PgConnection, seq: i64) -> Result<(), sqlx::Err
     Ok(())
 }
 
-/// Schedules that listen to one of these types.
+/// Up to `limit` schedules that listen to one of these types, after one, by id.
 pub(super) async fn listeners(
     conn: &mut PgConnection,
     types: &[String],
+    after: Option<Uuid>,
+    limit: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
         "select s.id from schedules s
          where s.listens is not null and exists (select from unnest($1::text[]) as t (type) where t.type like s.listens)
-         order by s.id",
-        types
+             and ($2::uuid is null or s.id > $2)
+         order by s.id limit $3",
+        types,
+        after,
+        limit
     )
     .fetch_all(conn)
     .await

@@ -84,24 +84,7 @@ pub async fn note(
         clocks.iter().enumerate().map(|(place, clock)| (clock.schedule_id, place)).collect();
     let locked: Vec<Uuid> = clocks.iter().map(|clock| clock.schedule_id).collect();
     let loaded = catalogue.load(conn, &locked).await?;
-    let ended = sqlx::query!(
-        r#"with gone as (
-               delete from open_fires o
-               using unnest($1::uuid[], $2::timestamptz[]) as k (schedule_id, fire_at), runs r
-               where o.schedule_id = k.schedule_id and o.fire_at = k.fire_at and r.id = o.run_id
-                   and r.finished_at is not null
-               returning o.schedule_id, o.fire_at, o.cause, r.id as run_id, r.state, r.finished_at
-           ), noted as (
-               update fires f set outcome = g.state::text::fire_outcome
-               from gone g where f.schedule_id = g.schedule_id and f.fire_at = g.fire_at
-           )
-           select schedule_id, cause as "cause: Cause", run_id, state as "state: RunState" from gone
-           order by finished_at, fire_at"#,
-        &schedules,
-        &moments
-    )
-    .fetch_all(&mut *conn)
-    .await?;
+    let ended = take_ended(conn, &schedules, &moments).await?;
     forget_pruned(conn, &schedules, &moments).await?;
     let mut endings = Vec::new();
     let mut outcomes = Vec::with_capacity(ended.len());
@@ -132,6 +115,41 @@ pub async fn note(
     endings.dedup_by_key(|ending| ending.schedule);
     clocks::end(conn, &endings).await?;
     Ok(outcomes)
+}
+
+/// A fire whose run has ended, and is followed no more.
+struct Ended {
+    schedule_id: Uuid,
+    cause: Cause,
+    run_id: Uuid,
+    state: RunState,
+}
+
+/// Writes into those of these fires whose runs have ended how they did, in the order in which they did.
+async fn take_ended(
+    conn: &mut PgConnection,
+    schedules: &[Uuid],
+    moments: &[Instant],
+) -> Result<Vec<Ended>, sqlx::Error> {
+    sqlx::query_as!(
+        Ended,
+        r#"with gone as (
+               delete from open_fires o
+               using unnest($1::uuid[], $2::timestamptz[]) as k (schedule_id, fire_at), runs r
+               where o.schedule_id = k.schedule_id and o.fire_at = k.fire_at and r.id = o.run_id
+                   and r.finished_at is not null
+               returning o.schedule_id, o.fire_at, o.cause, r.id as run_id, r.state, r.finished_at
+           ), noted as (
+               update fires f set outcome = g.state::text::fire_outcome
+               from gone g where f.schedule_id = g.schedule_id and f.fire_at = g.fire_at
+           )
+           select schedule_id, cause as "cause: Cause", run_id, state as "state: RunState" from gone
+           order by finished_at, fire_at"#,
+        schedules,
+        moments
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// A run that was pruned before its end was noted has ended; how is not known any more.

@@ -1,5 +1,7 @@
 //! From events to fires: each event fires each schedule that listens to it once.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -15,19 +17,18 @@ use crate::clock::Instant;
 use crate::schedule::overlap::UnderWay;
 use crate::schedule::{Cause, Kind, Occasion, State, glob, is_met};
 
-/// Starts what listens to `events`, and deletes them. Who listens is read once the clocks are locked; who began to
-/// listen after an event does not hear it.
+/// How many fires one transaction makes, or so.
+const AT_ONCE: usize = 1_000;
+
+/// Starts what listens to `events`, or to as many of them as one transaction can bear, and deletes those; an event to
+/// which very many listen is dealt with in portions. Who listens is read once the clocks are locked; who began to listen
+/// after an event does not hear it.
 pub async fn hear(
     conn: &mut PgConnection,
     catalogue: &mut Catalogue,
     events: &[Event],
 ) -> Result<Fired, sqlx::Error> {
-    let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
-    events::delete(conn, &seqs).await?;
-    let mut types: Vec<String> = events.iter().map(|event| event.event_type.clone()).collect();
-    types.sort_unstable();
-    types.dedup();
-    let listeners = events::listeners(conn, &types).await?;
+    let (events, listeners) = portion(conn, events).await?;
     let mut clocks = clocks::lock(conn, &listeners).await?;
     let loaded = catalogue.load(conn, &listeners).await?;
     let mut under_way = due::under_way(conn, &due::limited(&loaded)).await?;
@@ -51,6 +52,33 @@ pub async fn hear(
     let told = fires.iter().zip(&written.done);
     let told = told.filter_map(|(fire, done)| Some((done.as_ref()?.outcome, late(fire))));
     Ok(Fired { schedules: clocks.len(), fires: told.collect(), rows: written.rows })
+}
+
+/// What one transaction deals with: some of the events with all who listen, or one of them with some who do.
+async fn portion<'e>(
+    conn: &mut PgConnection,
+    events: &'e [Event],
+) -> Result<(&'e [Event], Vec<Uuid>), sqlx::Error> {
+    let Some(first) = events.first() else { return Ok((events, Vec::new())) };
+    let limit = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
+    if first.after_id.is_none() {
+        let types: BTreeSet<String> = events.iter().map(|e| e.event_type.clone()).collect();
+        let types: Vec<String> = types.into_iter().collect();
+        let listeners = events::listeners(conn, &types, None, limit).await?;
+        if listeners.len() < AT_ONCE {
+            let many = (AT_ONCE / listeners.len().max(1)).clamp(1, events.len());
+            let seqs: Vec<i64> = events[..many].iter().map(|event| event.seq).collect();
+            events::delete(conn, &seqs).await?;
+            return Ok((&events[..many], listeners));
+        }
+    }
+    let types = [first.event_type.clone()];
+    let listeners = events::listeners(conn, &types, first.after_id, limit).await?;
+    match listeners.last().filter(|_| listeners.len() == AT_ONCE) {
+        Some(last) => events::proceed(conn, first.seq, *last).await?,
+        None => events::delete(conn, &[first.seq]).await?,
+    }
+    Ok((&events[..1], listeners))
 }
 
 /// What the listeners of one transaction do.
