@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,11 +21,29 @@ pub trait Work: Send + 'static {
     /// Whether a batch that met an outage is tried again until the database is back; else its items fail.
     const RETRY_OUTAGES: bool;
 
+    /// About how many bytes of a statement the item takes; what is small anyway needs not say.
+    fn weight(_item: &Self::Item) -> usize {
+        0
+    }
+
     /// Commits all items, or none, and answers each in its place.
     fn commit(
         &mut self,
         items: &[Self::Item],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, sqlx::Error>> + Send;
+}
+
+/// The bytes that go into one commit, unless one item alone has more: Postgres takes 1 GB in a message.
+const HEAVY: usize = 64 * 1024 * 1024;
+
+/// How many of the first items go into one commit.
+fn light<W: Work>(gathered: &[(W::Item, Reply<W::Answer>)]) -> usize {
+    let mut sum = 0usize;
+    let fits = |(item, _): &&(W::Item, Reply<W::Answer>)| {
+        sum = sum.saturating_add(W::weight(item));
+        sum <= HEAVY
+    };
+    gathered.iter().take_while(fits).count().max(1)
 }
 
 type Reply<A> = oneshot::Sender<Result<A, Arc<sqlx::Error>>>;
@@ -44,21 +63,9 @@ impl<T, A> Clone for Batcher<T, A> {
 
 impl<T: Send + Sync + 'static, A: Send + 'static> Batcher<T, A> {
     /// Starts the task; `max` items go into one commit at the most. It ends with the last handle.
-    pub fn start(
-        name: &'static str,
-        max: usize,
-        mut work: impl Work<Item = T, Answer = A>,
-    ) -> Self {
-        let (queue, mut arrivals) = mpsc::channel::<(T, Reply<A>)>(max.max(1) * 4);
-        let task = tokio::spawn(async move {
-            let mut gathered = Vec::with_capacity(max);
-            while arrivals.recv_many(&mut gathered, max).await > 0 {
-                let (items, replies): (Vec<T>, Vec<Reply<A>>) = gathered.drain(..).unzip();
-                metrics::histogram!("gathering_batch_items", "batch" => name)
-                    .record(items.len() as f64);
-                settle(name, &mut work, items, replies).await;
-            }
-        });
+    pub fn start(name: &'static str, max: usize, work: impl Work<Item = T, Answer = A>) -> Self {
+        let (queue, arrivals) = mpsc::channel::<(T, Reply<A>)>(max.max(1) * 4);
+        let task = tokio::spawn(run(name, max, work, arrivals));
         Self { queue, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
@@ -68,6 +75,26 @@ impl<T: Send + Sync + 'static, A: Send + 'static> Batcher<T, A> {
         let closed = || Arc::new(sqlx::Error::PoolClosed);
         self.queue.send((item, reply)).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// Commits one batch after the other, until nobody is left to submit.
+async fn run<W: Work>(
+    name: &'static str,
+    max: usize,
+    mut work: W,
+    mut arrivals: mpsc::Receiver<(W::Item, Reply<W::Answer>)>,
+) {
+    let items_of = metrics::histogram!("gathering_batch_items", "batch" => name);
+    let seconds_of = metrics::histogram!("gathering_batch_seconds", "batch" => name);
+    let mut gathered = Vec::with_capacity(max);
+    while !gathered.is_empty() || arrivals.recv_many(&mut gathered, max).await > 0 {
+        let count = light::<W>(&gathered);
+        let (items, replies): (Vec<W::Item>, Vec<_>) = gathered.drain(..count).unzip();
+        items_of.record(items.len() as f64);
+        let begun = Instant::now();
+        settle(name, &mut work, items, replies).await;
+        seconds_of.record(begun.elapsed().as_secs_f64());
     }
 }
 

@@ -28,6 +28,11 @@ impl Row {
     pub fn new(lane: impl Into<String>, job: Job) -> Self {
         Self { id: job.id, lane: lane.into(), job }
     }
+
+    /// The row as JSON, with the names of its columns.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({"id": self.id, "lane": self.lane, "job": self.job})
+    }
 }
 
 /// Writes rows, as part of the caller's transaction.
@@ -151,8 +156,12 @@ async fn delete_confirmed(pool: Pool, mut confirmed: mpsc::UnboundedReceiver<Vec
 
 /// Not waiting for the disk: a deletion that a crash undoes is a duplicate.
 async fn delete(pool: &Pool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin().await?;
-    sqlx::query!("set local synchronous_commit = off").execute(&mut *tx).await?;
-    sqlx::query!("delete from outbox where id = any($1)", ids).execute(&mut *tx).await?;
-    tx.commit().await
+    sqlx::query!(
+        "delete from outbox
+         where id = any($1) and (select set_config('synchronous_commit', 'off', true)) = 'off'",
+        ids
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }

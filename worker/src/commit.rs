@@ -1,7 +1,7 @@
 //! The three batched transactions of a worker: starts, claims, records. What they claim is entered among what is
 //! executed before anyone is told, and what they announce is published once they are committed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::broker::{Hint, HintKind};
@@ -18,6 +18,10 @@ use uuid::Uuid;
 
 use crate::core::Core;
 use crate::registry::Entry;
+
+mod direct;
+
+pub(crate) use direct::{DirectRecords, DirectStarts};
 
 /// A claimed node run, entered among what is executed here.
 #[derive(Debug)]
@@ -83,7 +87,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Remembers that the answer to a commit was lost: then nothing counts as stale before it is read again.
 #[derive(Debug, Default)]
 struct Doubt {
-    since: Option<Instant>,
+    since: Mutex<Option<Instant>>,
 }
 
 /// Silence is an outage.
@@ -96,22 +100,23 @@ async fn bounded<T>(
 }
 
 impl Doubt {
-    fn settle<T>(&mut self, result: Result<T, store::Error>) -> Result<T, store::Error> {
+    fn settle<T>(&self, result: Result<T, store::Error>) -> Result<T, store::Error> {
         if result.as_ref().is_err_and(is_outage) {
-            self.since = Some(Instant::now());
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         result
     }
 
     fn is_open(&self) -> bool {
-        self.since.is_some_and(|since| since.elapsed() < DOUBTFUL)
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() < DOUBTFUL)
     }
 }
 
 /// Starts runs.
 pub(crate) struct Starts {
     core: Arc<Core>,
-    doubt: Doubt,
+    doubt: Arc<Doubt>,
 }
 
 /// Claims node runs.
@@ -123,12 +128,15 @@ pub(crate) struct Claims {
 /// Records outcomes.
 pub(crate) struct Records {
     core: Arc<Core>,
-    doubt: Doubt,
+    doubt: Arc<Doubt>,
 }
 
 impl Starts {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, doubt: Doubt::default() }
+    /// The longer way, and the direct one: what either may have committed, both doubt.
+    pub(crate) fn new(core: Arc<Core>) -> (Self, DirectStarts) {
+        let doubt = Arc::<Doubt>::default();
+        let direct = DirectStarts { core: core.clone(), doubt: doubt.clone() };
+        (Self { core, doubt }, direct)
     }
 
     async fn try_commit(&self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
@@ -227,11 +235,14 @@ impl common::batch::Work for Claims {
 }
 
 impl Records {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, doubt: Doubt::default() }
+    /// The longer way, and the direct one: what either may have committed, both doubt.
+    pub(crate) fn new(core: Arc<Core>) -> (Self, DirectRecords) {
+        let doubt = Arc::<Doubt>::default();
+        let direct = DirectRecords { core: core.clone(), doubt: doubt.clone() };
+        (Self { core, doubt }, direct)
     }
 
-    async fn try_commit(&self, records: &[Record]) -> Result<Vec<Settled>, store::Error> {
+    async fn try_commit(&self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
         let core = &self.core;
         let mut tx = core.pool.begin().await?;
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
@@ -278,16 +289,20 @@ impl Records {
 }
 
 /// A take-over needs its new owner's name, whether or not its lock is known to be held at this very moment.
-fn takes_over(records: &[Record]) -> bool {
+fn takes_over(records: &[Arc<Record>]) -> bool {
     records.iter().any(|record| matches!(record.outcome, Outcome::TakenOver { .. }))
 }
 
 impl common::batch::Work for Records {
-    type Item = Record;
+    type Item = Arc<Record>;
     type Answer = Settled;
     const RETRY_OUTAGES: bool = true;
 
-    async fn commit(&mut self, records: &[Record]) -> Result<Vec<Settled>, store::Error> {
+    fn weight(record: &Arc<Record>) -> usize {
+        record.weight()
+    }
+
+    async fn commit(&mut self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
         let result = bounded(self.try_commit(records)).await;
         self.doubt.settle(result)
     }

@@ -10,6 +10,7 @@ use common::outbox::Outbox;
 use common::store::claim::{Claim, Claimed};
 use common::store::definitions::Definitions;
 use common::store::record::Record;
+use common::store::record::direct::Known;
 use common::store::start::Start;
 use common::store::{self, Pool, mine, reclaim};
 use tokio::sync::{Mutex, RwLock, Semaphore};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::commit::{Begun, Claims, Records, Settled, Starts};
+use crate::commit::{Assigned, Begun, Claims, Records, Settled, Starts};
 use crate::node::Tools;
 use crate::presence::Presence;
 use crate::quick::Quickness;
@@ -53,9 +54,11 @@ pub(crate) struct Lane {
 /// The worker.
 pub(crate) struct Worker {
     pub(crate) core: Arc<Core>,
-    pub(crate) starts: Batcher<Start, Begun>,
+    starts: Batcher<Start, Begun>,
+    direct_starts: Batcher<Start, Option<Begun>>,
     pub(crate) claims: Batcher<Claim, Begun>,
-    pub(crate) records: Batcher<Record, Settled>,
+    records: Batcher<Arc<Record>, Settled>,
+    direct_records: Batcher<Known, Option<Vec<Assigned>>>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
     /// Held for reading by whatever is executed, for writing by what has to run alone.
@@ -109,10 +112,14 @@ impl Core {
 impl Worker {
     pub(crate) fn new(core: Core, tools: Tools, delivery_hold: Duration) -> Self {
         let core = Arc::new(core);
+        let (starts, direct_starts) = Starts::new(core.clone());
+        let (records, direct_records) = Records::new(core.clone());
         Self {
-            starts: Batcher::start("start", BATCH, Starts::new(core.clone())),
+            starts: Batcher::start("start", BATCH, starts),
+            direct_starts: Batcher::start("direct_start", BATCH, direct_starts),
             claims: Batcher::start("claim", BATCH, Claims::new(core.clone())),
-            records: Batcher::start("record", BATCH, Records::new(core.clone())),
+            records: Batcher::start("record", BATCH, records),
+            direct_records: Batcher::start("direct_record", BATCH, direct_records),
             jobs: Arc::default(),
             tools,
             alone: RwLock::new(()),
@@ -121,5 +128,24 @@ impl Worker {
             delivery_hold,
             core,
         }
+    }
+
+    /// Starts a run: directly, or after a look at its rows.
+    pub(crate) async fn start(&self, start: Start) -> Result<Begun, Arc<store::Error>> {
+        match self.direct_starts.submit(start.clone()).await? {
+            Some(begun) => Ok(begun),
+            None => self.starts.submit(start).await,
+        }
+    }
+
+    /// Records an outcome: directly, or after a look at the rows that it concerns.
+    pub(crate) async fn record(&self, record: Record) -> Result<Settled, Arc<store::Error>> {
+        let record = Arc::new(record);
+        if let Some(known) = Known::of(&record)
+            && let Some(assigned) = self.direct_records.submit(known).await?
+        {
+            return Ok(Settled::Recorded(assigned));
+        }
+        self.records.submit(record).await
     }
 }

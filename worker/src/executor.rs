@@ -39,7 +39,7 @@ pub(crate) async fn go(
     while let Some(one) = next.take() {
         let node = &one.claimed.context.graph.node(one.claimed.node).node;
         if slot.is_none() && !follow::is_control(node.node_type) {
-            slot = intake::kept_slot(&worker, &node.lane).await;
+            slot = intake::kept_slot(&worker, &node.lane, one.entry.stop.token()).await;
         }
         let span = tracing::info_span!(
             "node",
@@ -64,7 +64,8 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
     let outcome = if reclaim::runs_alone(claimed.losses) {
         alone(worker, &claimed, &entry).await
     } else {
-        let _beside = worker.alone.read().await;
+        let stop = entry.stop.token();
+        let _beside = stop.run_until_cancelled(worker.alone.read()).await;
         attempt(worker, &claimed, &entry).await
     };
     let settled = record(worker, &claimed, outcome).await;
@@ -94,7 +95,7 @@ async fn lose(worker: &Arc<Worker>, claimed: &Claimed) -> Option<Vec<Assigned>> 
     };
     loop {
         let loss = reclaim::loss(claimed.context.clone(), &found, claimed.job, true)?;
-        match worker.records.submit(loss).await {
+        match worker.record(loss).await {
             Ok(Settled::Recorded(follows)) => return Some(follows),
             Ok(Settled::Stale) => return Some(Vec::new()),
             Err(error) => tracing::error!(%error, "nor could that"),
@@ -116,9 +117,12 @@ async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry:
     // Longer with each attempt, so that it outlasts its neighbours.
     let doublings = u32::try_from(claimed.attempt - 3).unwrap_or(0).min(4);
     let patience = perform::QUIET_WITHIN * 2u32.pow(doublings);
-    let quiet = tokio::time::timeout(patience, worker.alone.write()).await;
+    let write = entry.stop.token().run_until_cancelled(worker.alone.write());
+    let quiet = tokio::time::timeout(patience, write).await;
     match quiet {
-        Ok(_alone) => {
+        // Told to stop meanwhile: the attempt is not made.
+        Ok(None) => attempt(worker, claimed, entry).await,
+        Ok(Some(_alone)) => {
             tracing::warn!(losses = claimed.losses, "executed alone: workers died under it");
             attempt(worker, claimed, entry).await
         }
@@ -168,13 +172,13 @@ async fn record(
     let record = judged(worker, claimed, outcome).await;
     let completed = matches!(record.outcome, Outcome::Completed { .. });
     count(&record.outcome);
-    match worker.records.submit(record).await {
+    match worker.record(record).await {
         Err(error) if completed => {
             tracing::warn!(%error, "the output cannot be stored");
             let message = format!("the output cannot be stored: {error}");
             let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
             let failed = Outcome::Failed { error, spent: false };
-            worker.records.submit(judged(worker, claimed, failed).await).await
+            worker.record(judged(worker, claimed, failed).await).await
         }
         settled => settled,
     }

@@ -1,7 +1,7 @@
 //! From a delivery to a slot: what a job asks for is claimed, executed with all that follows from it, and acked.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::broker::Delivery;
@@ -10,6 +10,7 @@ use common::store::claim::Claim;
 use common::store::start::Start;
 use common::store::{self, stop, workers};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -83,7 +84,11 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
             workers::arrived(&mut conn, *probe).await?;
             return Ok(Vec::new());
         }
-        Task::RunStart { run } => worker.starts.submit(Start { run: *run, job: job.id }).await?,
+        Task::RunStart { run } => {
+            let pipeline = job.pipeline.clone().zip(job.version);
+            let traceparent = job.traceparent.clone();
+            worker.start(Start { run: *run, job: job.id, pipeline, traceparent }).await?
+        }
         Task::NodeExecute { run, node, attempt } => {
             let claim = Claim { run: *run, node: node.clone(), attempt: *attempt, job: job.id };
             worker.claims.submit(claim).await?
@@ -126,14 +131,36 @@ pub(crate) fn spread(
     hold.done();
 }
 
-/// A slot for a node run that was kept: it is claimed, and waits its turn.
-pub(crate) async fn kept_slot(worker: &Worker, lane: &str) -> Option<OwnedSemaphorePermit> {
+/// A slot for a node run that was kept: it is claimed, and waits its turn. None when it is stopped meanwhile.
+pub(crate) async fn kept_slot(
+    worker: &Worker,
+    lane: &str,
+    stop: &CancellationToken,
+) -> Option<OwnedSemaphorePermit> {
     let lane = worker.core.lanes.get(lane)?;
     if let Ok(permit) = lane.slots.clone().try_acquire_owned() {
         return Some(permit);
     }
-    lane.waiting.fetch_add(1, Ordering::AcqRel);
-    let permit = lane.slots.clone().acquire_owned().await;
-    lane.waiting.fetch_sub(1, Ordering::AcqRel);
-    permit.ok()
+    let _waits = Waits::new(&lane.waiting);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        permit = lane.slots.clone().acquire_owned() => permit.ok(),
+    }
+}
+
+/// Counts one that waits, for as long as it does.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }

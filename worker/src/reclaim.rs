@@ -128,7 +128,7 @@ async fn take_over(
     let Some(record) = loss(context.clone(), found, job, true) else { return Ok(Vec::new()) };
     tracing::info!(node = found.node, attempt = found.attempt, owner = %found.owner, "taking over from a dead worker");
     metrics::counter!("gathering_takeovers_total").increment(1);
-    match worker.records.submit(record).await? {
+    match worker.record(record).await? {
         Settled::Recorded(assigned) => Ok(assigned),
         Settled::Stale => Ok(Vec::new()),
     }

@@ -60,6 +60,22 @@ pub enum ClaimAnswer {
     Unreadable(String),
 }
 
+/// Claims by key, so that two batches never lock in different orders, each with its place among those of its run. Of
+/// several for one node run the last attempt counts.
+fn ordered(claims: &[Claim]) -> Vec<(&Claim, i64)> {
+    let mut asked: Vec<&Claim> = claims.iter().collect();
+    asked.sort_by(|a, b| (a.run, &a.node, b.attempt).cmp(&(b.run, &b.node, a.attempt)));
+    asked.dedup_by(|later, kept| later.run == kept.run && later.node == kept.node);
+    let mut count = 0;
+    let mut run = None;
+    let numbered = asked.into_iter().map(|claim| {
+        count = if run == Some(claim.run) { count + 1 } else { 1 };
+        run = Some(claim.run);
+        (claim, count)
+    });
+    numbered.collect()
+}
+
 /// Claims what is still queued for the attempt asked for. One statement: it locks the runs, so that each change has
 /// its place in the run's count, and the guard is checked on the rows as they are then.
 pub async fn claim(
@@ -68,21 +84,19 @@ pub async fn claim(
     owner: Uuid,
     definitions: &Definitions,
 ) -> Result<Vec<ClaimAnswer>, sqlx::Error> {
-    let runs: Vec<Uuid> = claims.iter().map(|claim| claim.run).collect();
-    let nodes: Vec<&str> = claims.iter().map(|claim| claim.node.as_str()).collect();
-    let attempts: Vec<i32> = claims.iter().map(|claim| claim.attempt).collect();
-    let jobs: Vec<Uuid> = claims.iter().map(|claim| claim.job).collect();
+    let asked = ordered(claims);
+    let runs: Vec<Uuid> = asked.iter().map(|(claim, _)| claim.run).collect();
+    let nodes: Vec<&str> = asked.iter().map(|(claim, _)| claim.node.as_str()).collect();
+    let attempts: Vec<i32> = asked.iter().map(|(claim, _)| claim.attempt).collect();
+    let jobs: Vec<Uuid> = asked.iter().map(|(claim, _)| claim.job).collect();
+    let counts: Vec<i64> = asked.iter().map(|(_, count)| *count).collect();
     let rows = sqlx::query!(
-        r#"with asked as (
-               select distinct on (run_id, node) u.* from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[])
-                   as u (run_id, node, attempt, job_id) order by run_id, node, attempt desc
-           ),
-           locked as (
-               select id, seq from runs where id = any($1) and state = 'running' order by id for no key update
-           ),
-           numbered as (
-               select a.*, l.seq + row_number() over (partition by a.run_id order by a.node) as seq
-               from asked as a join locked as l on l.id = a.run_id
+        r#"with numbered as (
+               select a.run_id, a.node, a.attempt, a.job_id, r.seq + a.count as seq
+               from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $6::bigint[])
+                   as a (run_id, node, attempt, job_id, count)
+               join runs as r on r.id = a.run_id
+               where r.state = 'running' order by a.run_id for no key update of r
            ),
            claimed as (
                update node_runs as n set state = 'running', attempt = u.attempt, owner = $5, job_id = u.job_id,
@@ -102,7 +116,8 @@ pub async fn claim(
         &nodes as &[&str],
         &attempts,
         &jobs,
-        owner
+        owner,
+        &counts
     )
     .fetch_all(&mut *conn)
     .await?;

@@ -18,6 +18,8 @@ const KEPT: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Definitions {
     compiled: RwLock<HashMap<(Uuid, i32), Arc<Graph>>>,
+    /// The pipeline that had a name and a version when it was last met.
+    named: RwLock<HashMap<(String, i32), Uuid>>,
 }
 
 impl Definitions {
@@ -55,6 +57,32 @@ impl Definitions {
         Ok(compiled)
     }
 
+    /// The compiled definition of the pipeline that had this name when it was last met here: a guess, since a name can
+    /// be another pipeline's by now.
+    pub fn named(&self, name: &str, version: i32) -> Option<(Uuid, Arc<Graph>)> {
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        let id = *named.get(&(name.to_owned(), version))?;
+        let compiled = self.compiled.read().unwrap_or_else(PoisonError::into_inner);
+        compiled.get(&(id, version)).map(|graph| (id, graph.clone()))
+    }
+
+    fn remember(&self, row: &RunRow) {
+        let (Some(id), Some(name), Some(version)) = (row.pipeline_id, &row.pipeline, row.version)
+        else {
+            return;
+        };
+        let key = (name.clone(), version);
+        let known =
+            self.named.read().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&id);
+        if !known {
+            let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+            if named.len() >= KEPT {
+                named.clear();
+            }
+            named.insert(key, id);
+        }
+    }
+
     /// The context of a run.
     pub async fn context(
         &self,
@@ -66,6 +94,7 @@ impl Definitions {
             (None, Some(id), Some(version)) => self.graph(conn, id, version).await?,
             _ => Err("the run has neither a pipeline nor an action".to_owned()),
         };
+        self.remember(&row);
         Ok(graph.map(|graph| Arc::new(RunContext::new(row, graph))))
     }
 }
@@ -75,7 +104,8 @@ fn compile(stored: &Value) -> Result<Graph, String> {
     Graph::compile(checked.definition).map_err(|errors| unreadable(&errors))
 }
 
-fn single(action: &Value) -> Result<Graph, String> {
+/// The graph of a single action.
+pub(super) fn single(action: &Value) -> Result<Graph, String> {
     let node = serde_json::from_value::<Node>(action.clone())
         .map_err(|error| format!("the stored action cannot be read: {error}"))?;
     Graph::single(node).map_err(|errors| unreadable(&errors))

@@ -178,7 +178,7 @@ pub async fn recover(
     }
     let keeping =
         Keeping { owner: None, serves: &|_: &str| false, quick: &|_: &RunContext, _| false };
-    record(conn, &records, keeping, 0).await
+    record(conn, &records.into_iter().map(Arc::new).collect::<Vec<_>>(), keeping, 0).await
 }
 
 #[cfg(test)]

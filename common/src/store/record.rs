@@ -21,6 +21,7 @@ use crate::store::follow::Keeping;
 use crate::store::write::{self, Writes};
 
 mod consequence;
+pub mod direct;
 mod guard;
 
 /// How an attempt ended.
@@ -113,6 +114,16 @@ pub struct Record {
     pub goes_on: bool,
 }
 
+impl Record {
+    /// About how many bytes of a statement it takes.
+    pub fn weight(&self) -> usize {
+        match &self.outcome {
+            Outcome::Completed { text, .. } => text.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What came of one outcome.
 #[derive(Debug, Clone)]
 pub enum RecordAnswer {
@@ -146,7 +157,7 @@ struct LockedRun {
 /// Records outcomes, sorted into runs. The caller's transaction must have locked nothing yet.
 pub async fn record(
     conn: &mut PgConnection,
-    records: &[Record],
+    records: &[Arc<Record>],
     keeping: Keeping<'_>,
     spare: usize,
 ) -> Result<Recorded, sqlx::Error> {
@@ -195,7 +206,7 @@ pub async fn record(
 
 async fn lock(
     conn: &mut PgConnection,
-    records: &[Record],
+    records: &[Arc<Record>],
 ) -> Result<HashMap<Uuid, LockedRun>, sqlx::Error> {
     let ids: Vec<Uuid> = records.iter().map(|record| record.context.id).collect();
     let rows = sqlx::query!(

@@ -8,24 +8,31 @@ use uuid::Uuid;
 
 use crate::advance::{Changes, End, Join, advance, fresh};
 use crate::context::{RunContext, RunRow};
-use crate::graph::NodeIx;
+use crate::failure::NodeError;
+use crate::graph::{Graph, NodeIx};
 use crate::node_run::NodeState;
 use crate::outbox;
 use crate::pipeline::NodeType;
-use crate::run::{RunEvent, RunState};
+use crate::run::{RunEvent, RunState, StopReason};
 use crate::store::claim::Claimed;
 use crate::store::definitions::Definitions;
 use crate::store::follow::{Follow, Keeping, Places};
 use crate::store::write::{self, RunChange, TimerKind, TimerRow, Writes};
 use crate::store::{outputs, rerun, stop, verdict};
 
+pub mod direct;
+
 /// What a message asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Start {
     /// The run.
     pub run: Uuid,
     /// The job that asks.
     pub job: Uuid,
+    /// The pipeline's name and version, as the message has them: a guess, which the rows have to confirm.
+    pub pipeline: Option<(String, i32)>,
+    /// The trace context that came with the message.
+    pub traceparent: Option<String>,
 }
 
 /// What came of it.
@@ -60,6 +67,7 @@ pub async fn start(
     let mut started = Started::default();
     let mut writes = Writes::default();
     let mut inserts = Vec::new();
+    let mut halts = Vec::new();
     for item in starts {
         // A second job for the same run in one batch finds it taken.
         let Some(row) = locked.remove(&item.run) else {
@@ -80,13 +88,17 @@ pub async fn start(
             Some(source) => rerun::copy_completed(conn, &context, source).await?,
             None => HashSet::new(),
         };
-        let changes = opening(conn, &context, &kept).await?;
+        let mut changes = opening(conn, &context, &kept).await?;
         let mut beginning = Beginning {
             follow: Follow { context: &context, job: item.job, seq },
             writes: Writes::default(),
             kept,
         };
         let mut places = Places { own: vec![item.job], spare };
+        if let Some(error) = halting(&context, &changes) {
+            halts.push((started.answers.len(), item.run, error));
+            changes.ready.clear();
+        }
         started.answers.push(beginning.begin(conn, changes, keeping, &mut places).await?);
         inserts.append(&mut beginning.writes.nodes);
         writes.jobs.append(&mut beginning.writes.jobs);
@@ -97,7 +109,22 @@ pub async fn start(
     // The run first: it starts before its nodes do.
     write::write(conn, writes).await?;
     write::insert_nodes(conn, inserts).await?;
+    for (place, run, error) in halts {
+        let reason = StopReason::FailFast;
+        let stopped = stop::halt(conn, run, RunState::Running, reason, Some(error)).await?;
+        if let stop::Stopped::Stopped(state) = stopped {
+            started.answers[place] = StartAnswer::Ended(state);
+        }
+    }
     Ok(started)
+}
+
+/// The failure with which a run that fails fast stops as it begins: a condition could not be evaluated.
+fn halting(context: &RunContext, changes: &Changes) -> Option<NodeError> {
+    let graph = &context.graph;
+    let open = graph.sinks().len() as i32 > changes.closed_sinks;
+    let halts = open && graph.definition().fail_fast;
+    changes.unhandled.clone().filter(|_| halts)
 }
 
 struct Locked {
@@ -139,6 +166,17 @@ async fn lock(
         .collect())
 }
 
+fn is_trigger(graph: &Graph, node: NodeIx) -> bool {
+    graph.node(node).node.node_type == NodeType::Trigger
+}
+
+/// A trigger's output is the run's input.
+fn keep_triggers(context: &RunContext) {
+    for &root in context.graph.roots().iter().filter(|root| is_trigger(&context.graph, **root)) {
+        context.keep_output(root, Arc::new(context.input.clone()));
+    }
+}
+
 /// What is ready, pending or skipped in a run that begins: its triggers, and what a rerun keeps, have ended already.
 async fn opening(
     conn: &mut PgConnection,
@@ -148,15 +186,13 @@ async fn opening(
     let graph = &context.graph;
     let mut ended: Vec<(NodeIx, End)> = kept.iter().map(|node| (*node, End::Completed)).collect();
     ended.sort_unstable_by_key(|(node, _)| *node);
-    let mut ready = Vec::new();
-    for &root in graph.roots().iter().filter(|root| !kept.contains(root)) {
-        if graph.node(root).node.node_type == NodeType::Trigger {
-            context.keep_output(root, Arc::new(context.input.clone()));
-            ended.push((root, End::Completed));
-        } else {
-            ready.push(root);
-        }
-    }
+    keep_triggers(context);
+    let (triggers, mut ready): (Vec<NodeIx>, Vec<NodeIx>) = graph
+        .roots()
+        .iter()
+        .filter(|root| !kept.contains(root))
+        .partition(|root| is_trigger(graph, **root));
+    ended.extend(triggers.into_iter().map(|root| (root, End::Completed)));
     let mut verdicts = HashMap::new();
     loop {
         match advance(graph, &ended, |node| Some(fresh(graph, node)), &verdicts) {

@@ -1,6 +1,6 @@
 //! The one statement that writes what follows from a batch: node runs, runs, jobs, timers, attempts.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -165,6 +165,23 @@ impl NodeColumns {
         }
         columns
     }
+}
+
+/// A row as JSON, with the names of its columns.
+pub(super) fn node_json(row: &NodeRow) -> Value {
+    json!({
+        "node": row.node,
+        "state": row.state,
+        "lane": row.lane,
+        "attempt": row.attempt,
+        "open_in": row.open_in,
+        "taken_in": row.taken_in,
+        "broken_in": row.broken_in,
+        "owner": row.owner,
+        "job_id": row.job,
+        "error": row.error,
+        "seq": row.seq,
+    })
 }
 
 /// Inserts the node runs of runs that start, one bulk insert.

@@ -23,7 +23,7 @@ use crate::store::{outputs, verdict};
 
 /// A batch while its consequences are put together.
 pub(super) struct Batch<'a> {
-    pub(super) records: &'a [Record],
+    pub(super) records: &'a [std::sync::Arc<Record>],
     pub(super) guarded: &'a Guarded,
     /// Who executed what has lost its worker, and since when.
     pub(super) lost: &'a Executed,
@@ -256,7 +256,7 @@ impl<'a> Batch<'a> {
     ) -> Result<Option<String>, sqlx::Error> {
         let graph = &context.graph;
         if let [sink] = graph.sinks() {
-            return Ok(places.iter().find_map(|&place| match &self.records[place] {
+            return Ok(places.iter().find_map(|&place| match self.records[place].as_ref() {
                 Record { node, outcome: Outcome::Completed { text, .. }, .. } if node == sink => {
                     Some(text.clone())
                 }

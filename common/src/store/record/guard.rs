@@ -1,6 +1,7 @@
 //! The guarded update: only node runs whose fence holds are moved on, and only what it returns counts.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -53,7 +54,7 @@ struct Columns {
 /// Writes the outcomes, and reads the counters of the joins concerned, in one statement.
 pub(super) async fn guard(
     conn: &mut PgConnection,
-    records: &[Record],
+    records: &[Arc<Record>],
     runs: &mut HashMap<Uuid, LockedRun>,
     owner: Option<Uuid>,
 ) -> Result<Guarded, sqlx::Error> {
@@ -113,7 +114,7 @@ pub(super) async fn guard(
         .collect();
     let mut guarded = Guarded { held: vec![None; records.len()], joins: HashMap::new() };
     let contexts: HashMap<Uuid, &Record> =
-        records.iter().map(|record| (record.context.id, record)).collect();
+        records.iter().map(|record| (record.context.id, record.as_ref())).collect();
     for row in rows {
         if row.done {
             let place = places.get(&(row.run_id, row.node.as_str(), row.attempt));
@@ -149,7 +150,7 @@ pub(super) type Executed = HashMap<(Uuid, String), (Option<Uuid>, Option<Instant
 /// Who executed what has lost its worker, and since when: the update overwrites it.
 pub(super) async fn lost(
     conn: &mut PgConnection,
-    records: &[Record],
+    records: &[Arc<Record>],
 ) -> Result<Executed, sqlx::Error> {
     let losses = records.iter().filter(|record| record.outcome.is_loss());
     let (runs, nodes): (Vec<Uuid>, Vec<String>) =
@@ -173,7 +174,7 @@ fn id(record: &Record) -> &str {
 }
 
 /// The records of runs that go on, by key, each node run once: two batches never lock in different orders.
-fn order(records: &[Record], runs: &HashMap<Uuid, LockedRun>) -> Vec<usize> {
+fn order(records: &[Arc<Record>], runs: &HashMap<Uuid, LockedRun>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..records.len())
         .filter(|&place| {
             runs.get(&records[place].context.id).is_some_and(|run| !run.state.is_terminal())
@@ -191,13 +192,13 @@ fn order(records: &[Record], runs: &HashMap<Uuid, LockedRun>) -> Vec<usize> {
 }
 
 fn columns(
-    records: &[Record],
+    records: &[Arc<Record>],
     order: &[usize],
     runs: &mut HashMap<Uuid, LockedRun>,
     owner: Option<Uuid>,
 ) -> Columns {
     let mut columns = Columns::default();
-    for record in order.iter().map(|&place| &records[place]) {
+    for record in order.iter().map(|&place| records[place].as_ref()) {
         let Some(run) = runs.get_mut(&record.context.id) else { continue };
         run.seq += 1;
         let state = next_state(&record.outcome, run.state == RunState::Cancelling);
@@ -226,10 +227,10 @@ fn columns(
 }
 
 /// The successors of ending nodes that have more than one incoming edge: their counters are needed.
-fn joins(records: &[Record], order: &[usize]) -> (Vec<Uuid>, Vec<String>) {
+fn joins(records: &[Arc<Record>], order: &[usize]) -> (Vec<Uuid>, Vec<String>) {
     let mut seen = HashSet::new();
     let mut joins = (Vec::new(), Vec::new());
-    for record in order.iter().map(|&place| &records[place]) {
+    for record in order.iter().map(|&place| records[place].as_ref()) {
         if record.outcome.end().is_none() {
             continue;
         }

@@ -1,0 +1,211 @@
+//! The record of a completed node run in one statement, where nothing has to be read before it is known what follows:
+//! none of its successors waits for another node, and the run's output, if this is its end, is the node's own. What
+//! the rows do not confirm is left to [`super::record`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Outcome, Record};
+use crate::advance::{Changes, End, advance};
+use crate::outbox;
+use crate::run::RunState;
+use crate::store::claim::Claimed;
+use crate::store::follow::{Follow, Keeping, Places};
+use crate::store::write::{self, Writes};
+
+/// A record whose consequences are known.
+#[derive(Debug, Clone)]
+pub struct Known {
+    record: Arc<Record>,
+    changes: Changes,
+    /// Whether the run ends with it.
+    ends: bool,
+}
+
+impl Known {
+    /// None when rows have to be read first, or when more than the node run's own fence decides.
+    pub fn of(record: &Arc<Record>) -> Option<Self> {
+        let Outcome::Completed { .. } = record.outcome else { return None };
+        let graph = &record.context.graph;
+        let verdicts: HashMap<_, _> = record.verdicts.iter().cloned().collect();
+        let ended = [(record.node, End::Completed)];
+        let changes = advance(graph, &ended, |_| None, &verdicts).ok()?;
+        let ends = match changes.closed_sinks {
+            0 => false,
+            1 if graph.sinks().len() == 1 => true,
+            _ => return None,
+        };
+        let plain = changes.failed.is_empty() && changes.unhandled.is_none();
+        plain.then(|| Self { record: record.clone(), changes, ends })
+    }
+
+    /// The record.
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+}
+
+/// What came of a batch.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// One an item: what this worker goes on with; none when the rows have to be looked at.
+    pub answers: Vec<Option<Vec<Claimed>>>,
+    /// The jobs that it wrote.
+    pub jobs: Vec<outbox::Row>,
+    /// The runs that changed, and how they stand.
+    pub runs: Vec<(Uuid, RunState)>,
+}
+
+#[derive(Default)]
+struct Columns<'a> {
+    runs: Vec<Uuid>,
+    nodes: Vec<&'a str>,
+    attempts: Vec<i32>,
+    outputs: Vec<&'a str>,
+    changes: Vec<i64>,
+    ends: Vec<bool>,
+    /// Whether the output of the run is the node's.
+    gives: Vec<bool>,
+    /// Rows of successors, and of jobs; none when there are none.
+    moves: Vec<Option<Value>>,
+    jobs: Vec<Option<Value>>,
+}
+
+/// What follows from one record.
+struct Plan {
+    place: usize,
+    kept: Vec<Claimed>,
+    jobs: Vec<outbox::Row>,
+}
+
+/// Records what still runs under its fence, in runs that go on; in one statement, which commits by itself. Of several
+/// records of one run it takes the first.
+pub async fn record(
+    conn: &mut PgConnection,
+    items: &[Known],
+    keeping: Keeping<'_>,
+    spare: usize,
+) -> Result<Recorded, sqlx::Error> {
+    let mut columns = Columns::default();
+    let mut plans: HashMap<Uuid, Plan> = HashMap::new();
+    let mut places = Places { own: Vec::new(), spare };
+    // By run, so that two batches never lock in different orders.
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|place| items[*place].record.context.id);
+    for place in order {
+        let item = &items[place];
+        let record = &item.record;
+        let (context, Outcome::Completed { text, .. }) = (&record.context, &record.outcome) else {
+            continue;
+        };
+        if plans.contains_key(&context.id) {
+            continue;
+        }
+        places.own = record.goes_on.then_some(record.job).into_iter().collect();
+        // The node run's own change comes first.
+        let mut follow = Follow { context, job: record.job, seq: 1 };
+        let mut own = Writes::default();
+        let kept = follow.apply(&item.changes, keeping, &mut places, &mut own);
+        columns.runs.push(context.id);
+        columns.nodes.push(&context.graph.node(record.node).node.id);
+        columns.attempts.push(record.attempt);
+        columns.outputs.push(text);
+        columns.changes.push(follow.seq + 1);
+        columns.ends.push(item.ends);
+        columns.gives.push(item.ends && context.graph.is_sink(record.node));
+        columns.moves.push(json_rows(own.nodes.iter().map(write::node_json)));
+        columns.jobs.push(json_rows(own.jobs.iter().map(outbox::Row::to_json)));
+        plans.insert(context.id, Plan { place, kept, jobs: own.jobs });
+    }
+    let mut recorded = Recorded::default();
+    recorded.answers.resize(items.len(), None);
+    for (run, state) in write(conn, &columns).await? {
+        if let Some(plan) = plans.remove(&run) {
+            recorded.answers[plan.place] = Some(plan.kept);
+            recorded.jobs.extend(plan.jobs);
+            recorded.runs.push((run, state));
+        }
+    }
+    Ok(recorded)
+}
+
+/// The statement. Each of its parts walks the rows of the one before, so that none is compared with all of another's;
+/// the end of a run is [`RunState::next`]'s for sinks that ended.
+async fn write(
+    conn: &mut PgConnection,
+    columns: &Columns<'_>,
+) -> Result<Vec<(Uuid, RunState)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with locked as (
+               select a.*, r.seq, r.error is not null as failed, clock_timestamp() as now
+               from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bool[], $7::bool[],
+                       $8::jsonb[], $9::jsonb[])
+                   as a (run_id, node, attempt, output, changes, ends, gives, moves, jobs)
+               join runs as r on r.id = a.run_id
+               where r.state = 'running' order by a.run_id for no key update of r
+           ),
+           done as (
+               update node_runs as n set state = 'completed', output = l.output::jsonb, error = null, seq = l.seq + 1,
+                   finished_at = l.now
+               from locked as l
+               where n.run_id = l.run_id and n.node = l.node and n.state = 'running' and n.attempt = l.attempt
+               returning l.*
+           ),
+           moves as materialized (
+               select d.run_id, d.now, d.seq + u.seq as at, u.*
+               from done as d, jsonb_to_recordset(d.moves)
+                   as u (node text, state node_state, attempt int, open_in int, taken_in bool, broken_in bool,
+                       owner uuid, job_id uuid, error jsonb, seq bigint)
+           ),
+           moved as (
+               update node_runs as n set state = u.state, attempt = u.attempt, open_in = u.open_in,
+                   taken_in = u.taken_in, broken_in = u.broken_in, owner = u.owner, job_id = u.job_id,
+                   error = u.error, seq = u.at,
+                   queued_at = case when u.state in ('queued', 'running') then u.now end,
+                   started_at = case when u.state = 'running' then u.now end,
+                   finished_at = case when u.state in ('failed', 'skipped', 'cancelled') then u.now end
+               from moves as u
+               where n.run_id = u.run_id and n.node = u.node and n.state = 'pending'
+           ),
+           sent as (
+               insert into outbox (id, lane, job)
+               select j.id, j.lane, j.job from done as d, jsonb_to_recordset(d.jobs) as j (id uuid, lane text, job jsonb)
+           ),
+           counted as (
+               update runs as r set seq = d.seq + d.changes,
+                   open = case when d.ends then 0 else r.open end,
+                   state = case when not d.ends then r.state when d.failed then 'failed' else 'completed' end,
+                   output = case when d.gives and not d.failed then d.output::jsonb else r.output end,
+                   finished_at = case when d.ends then d.now end
+               from done as d
+               where r.id = d.run_id
+               returning r.id, r.state, d.ends
+           ),
+           pointless as (
+               delete from timers as t using counted as c where t.run_id = c.id and c.ends
+           )
+           select id, state as "state: RunState" from counted"#,
+        &columns.runs,
+        &columns.nodes as &[&str],
+        &columns.attempts,
+        &columns.outputs as &[&str],
+        &columns.changes,
+        &columns.ends,
+        &columns.gives,
+        &columns.moves as &[Option<Value>],
+        &columns.jobs as &[Option<Value>],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.state)).collect())
+}
+
+/// Rows as a JSON array; none when there are none.
+pub(in crate::store) fn json_rows(rows: impl Iterator<Item = Value>) -> Option<Value> {
+    let rows: Vec<Value> = rows.collect();
+    (!rows.is_empty()).then_some(Value::Array(rows))
+}
