@@ -115,6 +115,13 @@ create table backfills (
 create index backfills_open on backfills (id) where finished_at is null;
 create index backfills_of_schedule on backfills (schedule_id, id);
 
+-- What is told of a run that ends, wherever it does.
+create function run_told(run runs, state run_state, error jsonb) returns jsonb language sql stable as $$
+    select jsonb_build_object('run', jsonb_build_object(
+        'id', run.id, 'kind', run.kind, 'pipeline', run.pipeline, 'version', run.version, 'state', state,
+        'error', coalesce(run.error, error), 'tags', run.tags, 'trigger', run.trigger, 'created_at', run.created_at))
+$$;
+
 -- Events that were accepted, until the leader has started what listens to them.
 create table events (
     -- In the order of their arrival; the leader deletes what it has dealt with, so gaps and stragglers are no matter.

@@ -88,9 +88,9 @@ impl RunContext {
     }
 
     /// When a node is tried again: as it says itself, else as what started the run says.
-    pub fn retry(&self, node: NodeIx) -> &RetryPolicy {
-        let node = &self.graph.node(node).node;
-        self.retry.as_ref().filter(|_| !node.has_retry).unwrap_or(&node.retry)
+    pub fn retry(&self, node: NodeIx) -> RetryPolicy {
+        let own = self.graph.node(node).node.retry.as_ref();
+        own.or(self.retry.as_ref()).cloned().unwrap_or_default()
     }
 
     /// Keeps an output that some expression of the definition names, or that a successor passes on; the others are not

@@ -85,12 +85,9 @@ pub struct Node {
     /// What the type, or the action, wants to know.
     #[serde(default)]
     pub config: Map<String, Value>,
-    /// When it is tried again.
-    #[serde(default)]
-    pub retry: RetryPolicy,
-    /// Whether the definition says when: else what started the run may.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub has_retry: bool,
+    /// When it is tried again. None: as what started the run says, else as is usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
     /// How long one attempt may execute.
     #[serde(default = "default_timeout", with = "duration")]
     pub timeout: Duration,
@@ -124,8 +121,7 @@ impl Node {
             node_type,
             name: None,
             config: Map::new(),
-            retry: RetryPolicy::default(),
-            has_retry: false,
+            retry: None,
             timeout: Self::DEFAULT_TIMEOUT,
             breaker: None,
             on_worker_lost: OnWorkerLost::default(),

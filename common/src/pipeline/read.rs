@@ -102,8 +102,7 @@ fn node(value: &Value, ix: usize, findings: &mut Findings) -> Node {
 
 /// What a node of a pipeline and a single action have in common: retry, time-out and lane.
 pub(super) fn rules(fields: &mut Fields<'_, '_>, node: &mut Node) {
-    node.has_retry = fields.get("retry").is_some();
-    node.retry = retry(fields);
+    node.retry = fields.get("retry").is_some().then(|| retry(fields));
     node.timeout = fields.positive_duration("timeout").unwrap_or(Node::DEFAULT_TIMEOUT);
     node.lane = fields.name("lane", LONGEST_LANE).unwrap_or(DEFAULT_LANE).to_owned();
 }

@@ -41,7 +41,7 @@ impl Cron {
         };
         let texts: Vec<&str> = expanded.split_ascii_whitespace().collect();
         let (second, rest) = match texts.as_slice() {
-            [rest @ ..] if rest.len() == 5 => ("0", rest),
+            rest if rest.len() == 5 => ("0", rest),
             [second, rest @ ..] if rest.len() == 5 => (*second, rest),
             _ => {
                 return Err(format!(

@@ -106,10 +106,7 @@ async fn change(
     sqlx::query!(
         r#"with gone as (delete from timers where run_id = $1), told as (
                insert into events (type, data, depth)
-               select 'run.' || $2::run_state, jsonb_build_object('run', jsonb_build_object(
-                       'id', r.id, 'kind', r.kind, 'pipeline', r.pipeline, 'version', r.version, 'state', $2::run_state,
-                       'error', coalesce($5, r.error), 'tags', r.tags, 'trigger', r.trigger, 'created_at', r.created_at)),
-                   coalesce((r.trigger ->> 'depth')::int, 0)
+               select 'run.' || $2::run_state, run_told(r, $2::run_state, $5), coalesce((r.trigger ->> 'depth')::int, 0)
                from runs r
                where r.id = $1 and $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out')
                    and exists (select from schedules l where l.listens is not null and 'run.' || $2::run_state like l.listens)

@@ -281,10 +281,7 @@ async fn runs_and_jobs(
                insert into outbox (id, lane, job) select * from unnest($1::uuid[], $2::text[], $3::jsonb[])
            ), told as (
                insert into events (type, data, depth)
-               select 'run.' || u.state, jsonb_build_object('run', jsonb_build_object(
-                       'id', r.id, 'kind', r.kind, 'pipeline', r.pipeline, 'version', r.version, 'state', u.state,
-                       'error', coalesce(r.error, u.error), 'tags', r.tags, 'trigger', r.trigger, 'created_at', r.created_at)),
-                   coalesce((r.trigger ->> 'depth')::int, 0)
+               select 'run.' || u.state, run_told(r, u.state, u.error), coalesce((r.trigger ->> 'depth')::int, 0)
                from unnest($4::uuid[], $6::run_state[], $9::jsonb[]) as u (id, state, error)
                join runs r on r.id = u.id
                where (select exists (select from schedules where listens is not null))

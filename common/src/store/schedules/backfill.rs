@@ -174,6 +174,9 @@ pub async fn advance(
     let Some((left, room, by)) = room(conn, id, schedule).await? else {
         return Ok((0, Vec::new()));
     };
+    if room == 0 {
+        return Ok((0, Vec::new()));
+    }
     let moments = moments(&known, clock, left.from, left.to, room);
     let fires: Vec<Fire> =
         moments.iter().map(|moment| fire(&known, schedule, *moment, id, &by)).collect();
@@ -188,7 +191,7 @@ pub async fn advance(
         id,
         after,
         i32::try_from(started).unwrap_or(i32::MAX),
-        room > 0 && moments.is_empty(),
+        moments.is_empty(),
         schedule
     )
     .execute(conn)
