@@ -98,7 +98,17 @@ impl Ears {
         event: &Event,
         heard: &Heard,
     ) {
-        let Ok(known) = &loaded.known else { return };
+        let known = match &loaded.known {
+            Ok(known) => known,
+            Err(why) => {
+                clock.stop();
+                let (schedule, reason) = (clock.schedule_id, why.clone());
+                if !self.endings.iter().any(|ending| ending.schedule == schedule) {
+                    self.endings.push(Ending { schedule, state: State::Disabled, reason });
+                }
+                return;
+            }
+        };
         let spec = &known.spec;
         let listens = loaded.state == State::Active
             && spec.kind == Kind::Event
