@@ -48,6 +48,12 @@ pub(crate) struct Reply {
     body: Value,
 }
 
+impl Reply {
+    pub(crate) fn new(status: StatusCode, location: Option<String>, body: Value) -> Self {
+        Self { status: status.as_u16(), location, body }
+    }
+}
+
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);

@@ -104,6 +104,10 @@ impl ApiError {
         Self::new(Kind::Unknown, format!("There is no pipeline {name:?}."))
     }
 
+    pub(crate) fn no_schedule() -> Self {
+        Self::new(Kind::Unknown, "There is no schedule with this id.")
+    }
+
     pub(crate) fn no_run() -> Self {
         Self::new(Kind::Unknown, "There is no run with this id.")
     }
@@ -167,6 +171,9 @@ impl From<&store::Error> for ApiError {
                 Kind::NameTaken,
                 "There is a pipeline of this name; PUT makes a new version of it.",
             ),
+            (Some("schedules_name_taken"), _) => {
+                Self::new(Kind::NameTaken, "There is a schedule of this name; choose another.")
+            }
             // Text that is not UTF-8 or has U+0000, a number that is too large, something too large for an index.
             (_, Some("22021" | "22P05" | "22003" | "54000")) => {
                 Self::new(Kind::Invalid, "The database cannot hold a value of this request.")

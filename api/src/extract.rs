@@ -170,6 +170,22 @@ impl<S: Send + Sync> FromRequestParts<S> for RunId {
     }
 }
 
+/// The only parameter of the path, a schedule's id.
+pub(crate) struct ScheduleId(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for ScheduleId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        let malformed = |_| {
+            ApiError::malformed(format!("{text:?} is not the id of a schedule: that is a UUID."))
+        };
+        Uuid::try_parse(&text).map(Self).map_err(malformed)
+    }
+}
+
 /// A run's id and one of its nodes.
 pub(crate) struct NodeOfRun(pub(crate) Uuid, pub(crate) String);
 

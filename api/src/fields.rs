@@ -1,7 +1,10 @@
 //! Reading a JSON object strictly: all that is wrong with it at once, each with its pointer.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use chrono::SubsecRound;
+use common::clock::Instant;
 use common::duration;
 use common::problem::{Pointed, token};
 use serde_json::{Map, Value};
@@ -37,6 +40,12 @@ impl Fields {
         self.faults.push(Pointed::new(pointer, detail));
     }
 
+    /// Whether something was found wrong with a field.
+    pub(crate) fn is_faulty(&self, name: &str) -> bool {
+        let pointer = self.pointer(name);
+        self.faults.iter().any(|fault| fault.pointer == pointer)
+    }
+
     /// Takes faults over that name their place themselves.
     pub(crate) fn faults(&mut self, faults: Vec<Pointed>) {
         self.faults.extend(faults);
@@ -52,6 +61,44 @@ impl Fields {
             Value::String(text) => Some(text),
             _ => {
                 self.fault(name, "must be a string");
+                None
+            }
+        }
+    }
+
+    /// An instant in RFC 3339, to the microsecond.
+    pub(crate) fn instant(&mut self, name: &'static str) -> Option<Instant> {
+        let text = self.string(name)?;
+        let read = text.parse::<Instant>().ok().map(|at| at.trunc_subsecs(6));
+        let read = read.filter(|at| (0..=7_258_118_400).contains(&at.timestamp()));
+        if read.is_none() {
+            self.fault(name, "must be an instant such as \"2030-01-31T08:00:00Z\"");
+        }
+        read
+    }
+
+    /// A whole number.
+    pub(crate) fn integer(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<i32>,
+    ) -> Option<i32> {
+        let value = self.take(name)?;
+        let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let (first, last) = range.into_inner();
+            self.fault(name, format!("must be a whole number from {first} to {last}"));
+        }
+        number
+    }
+
+    /// True or false.
+    pub(crate) fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        match self.take(name)? {
+            Value::Bool(value) => Some(value),
+            _ => {
+                self.fault(name, "must be true or false");
                 None
             }
         }

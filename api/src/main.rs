@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod extract;
 mod fields;
+mod once;
 mod outline;
 mod page;
 mod request;

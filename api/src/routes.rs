@@ -7,6 +7,7 @@ mod nodes;
 mod openapi;
 mod pipelines;
 mod runs;
+mod schedules;
 mod submit;
 mod validate;
 mod workers;
@@ -49,6 +50,7 @@ fn table() -> Vec<Route> {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PUT: Method = Method::PUT;
+    const PATCH: Method = Method::PATCH;
     const DELETE: Method = Method::DELETE;
     const VIEWER: Needs = Needs::Role(Role::Viewer);
     const OPERATOR: Needs = Needs::Role(Role::Operator);
@@ -70,6 +72,19 @@ fn table() -> Vec<Route> {
         route(GET, "/v1/runs/{id}/events", VIEWER, events::stream),
         route(POST, "/v1/runs/{id}/cancel", OPERATOR, runs::cancel),
         route(POST, "/v1/runs/{id}/rerun", OPERATOR, submit::rerun),
+        route(POST, "/v1/schedules", OPERATOR, schedules::create),
+        route(GET, "/v1/schedules", VIEWER, schedules::list),
+        route(POST, "/v1/schedules/preview", VIEWER, schedules::preview),
+        route(GET, "/v1/schedules/{id}", VIEWER, schedules::read),
+        route(PATCH, "/v1/schedules/{id}", OPERATOR, schedules::patch),
+        route(DELETE, "/v1/schedules/{id}", OPERATOR, schedules::delete),
+        route(POST, "/v1/schedules/{id}/pause", OPERATOR, schedules::pause),
+        route(POST, "/v1/schedules/{id}/resume", OPERATOR, schedules::resume),
+        route(POST, "/v1/schedules/{id}/trigger", OPERATOR, schedules::trigger),
+        route(GET, "/v1/schedules/{id}/fires", VIEWER, schedules::fires),
+        route(POST, "/v1/schedules/{id}/backfills", OPERATOR, schedules::backfill),
+        route(GET, "/v1/schedules/{id}/backfills", VIEWER, schedules::backfills),
+        route(POST, "/v1/events", OPERATOR, schedules::post_event),
         route(GET, "/v1/workers", VIEWER, workers::list),
         route(GET, "/openapi.json", Needs::Nobody, openapi::document),
         route(GET, "/docs", Needs::Nobody, docs::page),
@@ -123,7 +138,8 @@ mod tests {
     fn reading_is_for_viewers_and_changing_is_not() {
         for route in table() {
             let Needs::Role(role) = route.needs else { continue };
-            let reads = route.method == Method::GET || route.path == "/v1/pipelines/validate";
+            let asks = ["/v1/pipelines/validate", "/v1/schedules/preview"];
+            let reads = route.method == Method::GET || asks.contains(&route.path);
             assert_eq!(role == Role::Viewer, reads, "{} {}", route.method, route.path);
         }
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::expression;
 use crate::graph::{EdgeIx, Graph, NodeIx};
+use crate::retry::RetryPolicy;
 
 /// A run, as far as it does not change: its pinned definition, its input, and what of its outputs is known here.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct RunContext {
     pub run: Value,
     /// W3C trace context of the request that submitted it.
     pub traceparent: Option<String>,
+    /// What a schedule gave it for the nodes that say nothing about it themselves.
+    retry: Option<RetryPolicy>,
     outputs: Mutex<HashMap<NodeIx, Arc<Value>>>,
 }
 
@@ -60,6 +63,8 @@ pub struct RunRow {
 impl RunContext {
     /// Puts a run and its compiled definition together.
     pub fn new(row: RunRow, graph: Arc<Graph>) -> Self {
+        let retry = row.trigger.get("retry").cloned();
+        let retry = retry.and_then(|retry| serde_json::from_value(retry).ok());
         let run = json!({
             "id": row.id,
             "pipeline": row.pipeline,
@@ -77,8 +82,15 @@ impl RunContext {
             input: row.input,
             run,
             traceparent: row.traceparent,
+            retry,
             outputs: Mutex::default(),
         }
+    }
+
+    /// When a node is tried again: as it says itself, else as what started the run says.
+    pub fn retry(&self, node: NodeIx) -> RetryPolicy {
+        let own = self.graph.node(node).node.retry.as_ref();
+        own.or(self.retry.as_ref()).cloned().unwrap_or_default()
     }
 
     /// Keeps an output that some expression of the definition names, or that a successor passes on; the others are not

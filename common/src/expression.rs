@@ -37,6 +37,16 @@ pub struct Scope<'a> {
     pub output: Option<&'a Value>,
 }
 
+/// Which names an expression may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Those of a run: `input`, `nodes`, `run`, and on an edge `output`.
+    Run,
+    /// Those of a schedule's fire: `schedule`, `fire_at`, `event`, and `data`, which is the event's. The scope's `input`
+    /// is an object of these.
+    Fire,
+}
+
 /// Where the outputs that expressions name come from.
 pub trait Outputs {
     /// The output of a node; none (null, to an expression) if it ended without one.
@@ -86,12 +96,19 @@ impl Expression {
     pub fn compile(source: &str) -> Result<Self, String> {
         let trimmed = source.trim();
         let bare = trimmed.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
-        Self::compile_among(bare.unwrap_or(source), 1)
+        Self::compile_among(bare.unwrap_or(source), 1, Names::Run)
+    }
+
+    /// Compiles the condition of a schedule that listens: it sees `event`, and the same names as a fire's templates.
+    pub fn compile_condition(source: &str) -> Result<Self, String> {
+        let trimmed = source.trim();
+        let bare = trimmed.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+        Self::compile_among(bare.unwrap_or(source), 1, Names::Fire)
     }
 
     /// Compiles one of `siblings` expressions that are evaluated together, and share a budget.
-    fn compile_among(source: &str, siblings: usize) -> Result<Self, String> {
-        let Reading { needs, path } = syntax::read_expression(source)?;
+    fn compile_among(source: &str, siblings: usize, names: Names) -> Result<Self, String> {
+        let Reading { needs, path } = syntax::read_expression(source, names)?;
         let form = match path {
             Some(path) => Form::Path(path),
             None => Form::Engine(

@@ -1,7 +1,7 @@
 //! The vocabulary of GatheRing: its names, its rules, its storage and its messages.
 //!
 //! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`takeover`],
-//! [`retry`])
+//! [`retry`], [`schedule`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
 pub mod advance;
@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod problem;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 pub mod shutdown;
 pub mod store;
 pub mod takeover;

@@ -8,9 +8,9 @@ mod check;
 mod config;
 mod delay;
 mod extent;
-mod findings;
+pub(crate) mod findings;
 mod input;
-mod read;
+pub(crate) mod read;
 mod schema;
 mod yaml;
 
@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::action::check_action;
+pub use self::action::{check_action, check_action_in};
 pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph};
 pub use self::delay::Delay;
 pub use self::input::InputSchema;
@@ -85,9 +85,9 @@ pub struct Node {
     /// What the type, or the action, wants to know.
     #[serde(default)]
     pub config: Map<String, Value>,
-    /// When it is tried again.
-    #[serde(default)]
-    pub retry: RetryPolicy,
+    /// When it is tried again. None: as what started the run says, else as is usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
     /// How long one attempt may execute.
     #[serde(default = "default_timeout", with = "duration")]
     pub timeout: Duration,
@@ -121,7 +121,7 @@ impl Node {
             node_type,
             name: None,
             config: Map::new(),
-            retry: RetryPolicy::default(),
+            retry: None,
             timeout: Self::DEFAULT_TIMEOUT,
             breaker: None,
             on_worker_lost: OnWorkerLost::default(),

@@ -26,6 +26,7 @@ pub mod record;
 mod requeue;
 pub mod rerun;
 pub mod runs;
+pub mod schedules;
 pub mod session;
 pub mod start;
 pub mod stop;

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod leftover;
 pub mod prune;
+pub mod schedules;
 pub mod settle;
 mod slice;
 pub mod timers;
@@ -37,7 +38,10 @@ pub trait Duty: Send {
 /// All duties, as a new leader takes them up: it remembers nothing.
 pub fn all(retention: Duration) -> Vec<Box<dyn Duty>> {
     vec![
+        Box::new(schedules::Due::default()),
         Box::new(timers::Timers::default()),
+        Box::new(schedules::Hear::default()),
+        Box::new(schedules::Follow::default()),
         Box::new(settle::Settle),
         Box::new(leftover::Leftover::default()),
         Box::new(audit::Audit::default()),

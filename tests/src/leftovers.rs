@@ -39,6 +39,21 @@ const WRONG: &[(&str, &str)] = &[
         "select id::text from runs where state = 'completed' and stop_reason is not null",
     ),
     (
+        "fires with two runs",
+        "select trigger ->> 'schedule_id' || ' ' || (trigger ->> 'fire_at') from runs where trigger ->> 'kind' = 'schedule'
+         group by 1 having count(*) > 1",
+    ),
+    (
+        "runs of schedules without a fire",
+        "select r.id::text from runs r where r.trigger ->> 'kind' = 'schedule'
+         and not exists (select from fires f where f.run_id = r.id)",
+    ),
+    (
+        "fires without their run",
+        "select schedule_id::text || ' ' || fire_at from fires f where run_id is not null
+         and not exists (select from runs r where r.id = f.run_id)",
+    ),
+    (
         "runs that started, and have no node runs",
         "select id::text from runs r where started_at is not null
          and not exists (select from node_runs n where n.run_id = r.id)",
@@ -76,6 +91,9 @@ const UNDER_WAY: &[&str] = &[
     "select id, name, lock_key, started_at, locked_at, stopped_at from workers order by started_at",
     "select * from probes order by sent_at desc",
     "select * from leader",
+    "select * from schedule_clocks order by due_at",
+    "select * from open_fires",
+    "select * from events",
 ];
 
 /// Shows what goes on, as text.

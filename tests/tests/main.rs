@@ -18,6 +18,7 @@ mod pipelines;
 mod problems;
 mod rules;
 mod runs;
+mod schedules;
 mod simulation;
 mod smoke;
 mod soak;

@@ -31,6 +31,19 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/runs/00000000-0000-7000-8000-000000000000/events"),
     ("POST", "/v1/runs/00000000-0000-7000-8000-000000000000/cancel"),
     ("POST", "/v1/runs/00000000-0000-7000-8000-000000000000/rerun"),
+    ("GET", "/v1/schedules"),
+    ("POST", "/v1/schedules"),
+    ("POST", "/v1/schedules/preview"),
+    ("GET", "/v1/schedules/00000000-0000-7000-8000-000000000000"),
+    ("PATCH", "/v1/schedules/00000000-0000-7000-8000-000000000000"),
+    ("DELETE", "/v1/schedules/00000000-0000-7000-8000-000000000000"),
+    ("POST", "/v1/schedules/00000000-0000-7000-8000-000000000000/pause"),
+    ("POST", "/v1/schedules/00000000-0000-7000-8000-000000000000/resume"),
+    ("POST", "/v1/schedules/00000000-0000-7000-8000-000000000000/trigger"),
+    ("GET", "/v1/schedules/00000000-0000-7000-8000-000000000000/fires"),
+    ("POST", "/v1/schedules/00000000-0000-7000-8000-000000000000/backfills"),
+    ("GET", "/v1/schedules/00000000-0000-7000-8000-000000000000/backfills"),
+    ("POST", "/v1/events"),
 ];
 
 #[tokio::test]
@@ -109,6 +122,9 @@ async fn malformed_bodies_are_refused() {
         "/v1/pipelines/validate",
         "/v1/pipelines/p/runs",
         "/v1/runs:batch",
+        "/v1/schedules",
+        "/v1/schedules/preview",
+        "/v1/events",
     ] {
         for body in ["{", "", "{\"a\": 1,}", "\u{feff}{}", "{} {}", "nul"] {
             let answer = client.post_raw(path, "application/json", body).await;
@@ -217,6 +233,21 @@ async fn r11_bad_input_is_answered_and_not_stored() {
                 ),
             ),
             ("/v1/pipelines/validate", value.clone()),
+            ("/v1/events", format!("{{\"type\": \"x\", \"data\": {value}}}")),
+            ("/v1/events", format!("{{\"type\": {value}}}")),
+            ("/v1/schedules/preview", format!("{{\"kind\": \"cron\", \"cron\": {value}}}")),
+            ("/v1/schedules/preview", format!("{{\"kind\": \"once\", \"at\": {value}}}")),
+            (
+                "/v1/schedules",
+                format!("{{\"name\": {value}, \"kind\": {value}, \"start\": {value}}}"),
+            ),
+            (
+                "/v1/schedules",
+                format!(
+                    "{{\"name\": \"s\", \"kind\": \"event\", \"event_type\": \"x\", \"start\": \
+                     {{\"action\": \"echo\", \"input\": {{\"v\": {value}}}}}}}"
+                ),
+            ),
             (
                 "/v1/runs:batch",
                 format!("{{\"items\": [{{\"action\": \"echo\", \"input\": {value}}}]}}"),

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Paused,
     NotEnded,
     Ended,
+    NothingLeft,
+    NotStarted,
     InFlight,
     VersionMismatch,
     TooLarge,
@@ -43,6 +45,12 @@ impl Kind {
             Self::Paused => ("paused", "The pipeline is paused", StatusCode::CONFLICT),
             Self::NotEnded => ("not-ended", "The run has not ended", StatusCode::CONFLICT),
             Self::Ended => ("ended", "The run has ended", StatusCode::CONFLICT),
+            Self::NothingLeft => {
+                ("nothing-left", "The schedule has nothing left to fire", StatusCode::CONFLICT)
+            }
+            Self::NotStarted => {
+                ("not-started", "What the schedule starts cannot be started", StatusCode::CONFLICT)
+            }
             Self::InFlight => {
                 ("in-flight", "The same request is still in flight", StatusCode::CONFLICT)
             }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::{batch, docs, events, nodes, pipelines, runs, submit, validate, workers};
+use super::{batch, docs, events, nodes, pipelines, runs, schedules, submit, validate, workers};
 use crate::error::Problem;
 use crate::view::AcceptedRun;
 
@@ -28,11 +28,15 @@ use crate::view::AcceptedRun;
         pipelines::delete, pipelines::pause, pipelines::resume,
         submit::pipeline, submit::action, batch::submit, runs::list, runs::read, nodes::read, events::stream,
         runs::cancel, submit::rerun,
+        schedules::create, schedules::list, schedules::preview, schedules::read, schedules::patch, schedules::delete,
+        schedules::pause, schedules::resume, schedules::trigger, schedules::fires, schedules::backfill,
+        schedules::backfills, schedules::post_event,
         workers::list, document, docs::page,
     ),
     tags(
         (name = "pipelines", description = "Named, versioned definitions"),
         (name = "runs", description = "Executions of pipelines and of single actions"),
+        (name = "schedules", description = "Rules of time and of events that start runs"),
         (name = "operations", description = "The system itself"),
     ),
     modifiers(&Bearer),

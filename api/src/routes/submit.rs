@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::{Extension, http};
+use common::store::idempotency::NewKey;
 use common::store::runs;
 use common::telemetry::Traceparent;
 use sha2::{Digest, Sha256};
@@ -52,6 +53,22 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 }
 
 impl Origin {
+    /// Who asks.
+    pub(super) fn caller(&self) -> &str {
+        &self.caller
+    }
+
+    /// The request's idempotency key, for an answer that is to be stored.
+    pub(super) fn key(&self, bytes: &[u8]) -> Option<NewKey> {
+        self.key.as_ref().map(|key| NewKey {
+            principal: self.caller.clone(),
+            route: format!("POST {}", self.path),
+            key: key.clone(),
+            body_hash: Sha256::digest(bytes).to_vec(),
+            answer: serde_json::Value::Null,
+        })
+    }
+
     /// Submits what was read of the body `bytes`.
     pub(super) async fn submit(
         self,

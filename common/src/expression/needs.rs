@@ -6,6 +6,7 @@ use minijinja::Value as Handed;
 use serde_json::Value;
 
 use super::Scope;
+use super::syntax::FIRE;
 use super::value;
 
 /// A tree of constant keys: `input.user.name` is `input` → `user` → `name`.
@@ -51,6 +52,9 @@ impl Needs {
             let handed = match name.as_str() {
                 "input" => needs.pruned(scope.input)?,
                 "run" => needs.pruned(scope.run)?,
+                name if FIRE.contains(&name) => {
+                    needs.pruned(scope.input.get(name).unwrap_or(&Value::Null))?
+                }
                 "output" => needs.pruned(
                     scope.output.ok_or("`output` is there only in the condition of an edge")?,
                 )?,

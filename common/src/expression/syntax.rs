@@ -9,9 +9,10 @@ use minijinja::machinery::ast::{Expr, Stmt};
 use minijinja::machinery::{Token, parse, parse_expr, tokenize};
 
 pub(super) use self::path::Path;
+pub(super) use self::walk::FIRE;
 use self::walk::Walk;
-use super::engine;
 use super::needs::Needs;
+use super::{Names, engine};
 
 /// How many tokens one `{{ … }}` or `{% … %}` may have. The parser and the compiler recurse over them, and are to
 /// stay within a thread's stack.
@@ -28,13 +29,13 @@ pub(super) struct Reading {
 }
 
 /// Reads an expression.
-pub(super) fn read_expression(source: &str) -> Result<Reading, String> {
+pub(super) fn read_expression(source: &str, names: Names) -> Result<Reading, String> {
     if source.trim().is_empty() {
         return Err("it is empty; write an expression, or leave it out".to_owned());
     }
     bounded(source, true)?;
     let tree = parse_expr(source).map_err(|error| engine::sentence(&error))?;
-    let mut walk = Walk::default();
+    let mut walk = Walk::new(names);
     walk.expression(&tree);
     let needs = walk.finish()?;
     Ok(Reading { needs, path: Path::of(&tree) })
@@ -49,7 +50,7 @@ pub(super) enum Text<'a> {
 }
 
 /// Reads a string with template marks in it.
-pub(super) fn read_text(source: &str) -> Result<Text<'_>, String> {
+pub(super) fn read_text(source: &str, names: Names) -> Result<Text<'_>, String> {
     bounded(source, false)?;
     let tree = parse(source, "text", engine::syntax()).map_err(|error| engine::sentence(&error))?;
     if let Stmt::Template(template) = &tree
@@ -59,7 +60,7 @@ pub(super) fn read_text(source: &str) -> Result<Text<'_>, String> {
         let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
         return Ok(Text::Whole(inner.strip_suffix('-').unwrap_or(inner)));
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk::new(names);
     walk.statement(&tree);
     walk.finish().map(Text::Mixed)
 }

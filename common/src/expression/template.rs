@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::needs::Needs;
 use super::syntax::{self, Text};
-use super::{Expression, Scope, engine};
+use super::{Expression, Names, Scope, engine};
 use crate::problem::{Pointed, token};
 
 /// A compiled JSON value whose strings may hold templates. A string that is one whole `{{ expression }}` keeps the
@@ -33,6 +33,8 @@ pub(crate) struct Spot {
     pub(crate) names: BTreeSet<String>,
     /// Whether it names `output`, which only an edge has.
     pub(crate) names_output: bool,
+    /// Whether it names an event, which only a schedule of that kind has.
+    pub(crate) names_event: bool,
 }
 
 enum Part {
@@ -52,6 +54,11 @@ pub(crate) fn is_marked(text: &str) -> bool {
 impl Template {
     /// Compiles a JSON value, or names the strings in it that do not compile.
     pub fn compile(value: &Value) -> Result<Self, Vec<Pointed>> {
+        Self::compile_in(value, Names::Run)
+    }
+
+    /// As [`Self::compile`], for what sees `names`.
+    pub fn compile_in(value: &Value, names: Names) -> Result<Self, Vec<Pointed>> {
         let siblings = count_marked(value);
         if siblings == 0 {
             return Ok(Self::constant(value.clone()));
@@ -61,7 +68,14 @@ impl Template {
                 format!("{siblings} strings hold templates, where at most {} may", engine::MOST);
             return Err(vec![Pointed::new("", detail)]);
         }
-        let mut builder = Builder { siblings, ..Builder::default() };
+        let mut builder = Builder {
+            siblings,
+            scope: names,
+            spots: Vec::new(),
+            needs: Needs::default(),
+            texts: None,
+            errors: Vec::new(),
+        };
         let root = builder.part(value, String::new());
         if !builder.errors.is_empty() {
             return Err(builder.errors);
@@ -165,9 +179,9 @@ fn count_marked(value: &Value) -> usize {
     }
 }
 
-#[derive(Default)]
 struct Builder {
     siblings: usize,
+    scope: Names,
     spots: Vec<Spot>,
     needs: Needs,
     texts: Option<Environment<'static>>,
@@ -202,9 +216,9 @@ impl Builder {
     }
 
     fn string(&mut self, text: &str, pointer: &str) -> Result<Part, String> {
-        match syntax::read_text(text)? {
+        match syntax::read_text(text, self.scope)? {
             Text::Whole(source) => {
-                let expression = Expression::compile_among(source, self.siblings)?;
+                let expression = Expression::compile_among(source, self.siblings, self.scope)?;
                 self.spot(&expression.needs, pointer);
                 if expression.is_evaluated() {
                     self.needs.merge(&expression.needs);
@@ -229,6 +243,7 @@ impl Builder {
             pointer: pointer.to_owned(),
             names: needs.nodes(),
             names_output: needs.has("output"),
+            names_event: needs.has("event") || needs.has("data"),
         });
     }
 }

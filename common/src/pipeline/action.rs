@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::check::UNSTORABLE;
 use super::findings::Findings;
 use super::{Node, NodeType, config, read};
-use crate::expression::{Template, is_marked};
+use crate::expression::{Names, Template, is_marked};
 use crate::graph::no_other_node;
 use crate::problem::{Pointed, unstorable};
 
@@ -13,18 +13,23 @@ use crate::problem::{Pointed, unstorable};
 ///
 /// What else the body may hold (`tags`, `delay`, …) is the caller's to read, and to take out before.
 pub fn check_action(body: &Value) -> Result<Node, Vec<Pointed>> {
+    check_action_in(body, Names::Run)
+}
+
+/// As [`check_action`], for an action whose templates see `names`.
+pub fn check_action_in(body: &Value, names: Names) -> Result<Node, Vec<Pointed>> {
     let mut findings = Findings::default();
     if let Some(pointer) = unstorable(body) {
         findings.error(pointer, UNSTORABLE);
     }
-    let node = read_action(body, &mut findings);
+    let node = read_action(body, names, &mut findings);
     match node {
         Some(node) if findings.errors.is_empty() => Ok(node),
         _ => Err(findings.errors),
     }
 }
 
-fn read_action(body: &Value, findings: &mut Findings) -> Option<Node> {
+fn read_action(body: &Value, names: Names, findings: &mut Findings) -> Option<Node> {
     let mut fields = findings.fields(body, String::new())?;
     fields.only(&["action", "input", "retry", "timeout", "lane"]);
     if fields.get("action").is_none() {
@@ -44,17 +49,17 @@ fn read_action(body: &Value, findings: &mut Findings) -> Option<Node> {
     if !action.is_empty() {
         config::action(action, "/action", node.config.clone(), "/input", findings);
     }
-    templates(&node, findings);
+    templates(&node, names, findings);
     node.config.insert("action".to_owned(), Value::String(action.to_owned()));
     Some(node)
 }
 
 /// Templates see `run`, and `input`, which is null for a single action: there is nothing else.
-fn templates(node: &Node, findings: &mut Findings) {
+fn templates(node: &Node, names: Names, findings: &mut Findings) {
     if !node.config.values().any(holds_mark) {
         return;
     }
-    match Template::compile(&Value::Object(node.config.clone())) {
+    match Template::compile_in(&Value::Object(node.config.clone()), names) {
         Err(errors) => {
             for error in errors {
                 findings.error(format!("/input{}", error.pointer), error.detail);

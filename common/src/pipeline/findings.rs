@@ -10,22 +10,22 @@ use crate::problem::{Pointed, quoted, token};
 
 /// Errors and warnings so far.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) errors: Vec<Pointed>,
-    pub(super) warnings: Vec<Pointed>,
+pub(crate) struct Findings {
+    pub(crate) errors: Vec<Pointed>,
+    pub(crate) warnings: Vec<Pointed>,
 }
 
 impl Findings {
-    pub(super) fn error(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+    pub(crate) fn error(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.errors.push(Pointed::new(pointer, detail));
     }
 
-    pub(super) fn warn(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+    pub(crate) fn warn(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.warnings.push(Pointed::new(pointer, detail));
     }
 
     /// The fields of an object, or an error that it is none.
-    pub(super) fn fields<'a>(
+    pub(crate) fn fields<'a>(
         &mut self,
         value: &'a Value,
         pointer: String,
@@ -41,27 +41,27 @@ impl Findings {
 }
 
 /// An object that is read field by field. A field that is null counts as left out.
-pub(super) struct Fields<'a, 'f> {
+pub(crate) struct Fields<'a, 'f> {
     map: &'a Map<String, Value>,
     pointer: String,
-    pub(super) findings: &'f mut Findings,
+    pub(crate) findings: &'f mut Findings,
 }
 
 impl<'a> Fields<'a, '_> {
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'a String> + use<'a> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'a String> + use<'a> {
         self.map.keys()
     }
 
     /// The pointer to a field.
-    pub(super) fn at(&self, key: &str) -> String {
+    pub(crate) fn at(&self, key: &str) -> String {
         format!("{}/{}", self.pointer, token(key))
     }
 
-    pub(super) fn error(&mut self, key: &str, detail: impl Into<String>) {
+    pub(crate) fn error(&mut self, key: &str, detail: impl Into<String>) {
         let pointer = self.at(key);
         self.findings.error(pointer, detail);
     }
@@ -71,11 +71,11 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// Complains of a field that must be there.
-    pub(super) fn missing(&mut self, key: &str, form: &str) {
+    pub(crate) fn missing(&mut self, key: &str, form: &str) {
         self.error(key, format!("`{key}` is missing; give {form}"));
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Option<&'a str> {
+    pub(crate) fn text(&mut self, key: &str) -> Option<&'a str> {
         let value = self.get(key)?;
         if value.is_string() {
             return value.as_str();
@@ -85,7 +85,7 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// A name or an id, if it has the form of one.
-    pub(super) fn name(&mut self, key: &str, longest: usize) -> Option<&'a str> {
+    pub(crate) fn name(&mut self, key: &str, longest: usize) -> Option<&'a str> {
         let text = self.text(key)?;
         if !is_name(text, longest) {
             let form = format!(
@@ -96,7 +96,7 @@ impl<'a> Fields<'a, '_> {
         Some(text)
     }
 
-    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, key: &str) -> Option<bool> {
         let value = self.get(key)?;
         if !value.is_boolean() {
             self.must_be(key, "true or false", value);
@@ -104,7 +104,7 @@ impl<'a> Fields<'a, '_> {
         value.as_bool()
     }
 
-    pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
+    pub(crate) fn duration(&mut self, key: &str) -> Option<Duration> {
         let value = self.get(key)?;
         let Some(text) = value.as_str() else {
             self.must_be(key, duration::FORM, value);
@@ -114,7 +114,7 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// A duration that is longer than nothing.
-    pub(super) fn positive_duration(&mut self, key: &str) -> Option<Duration> {
+    pub(crate) fn positive_duration(&mut self, key: &str) -> Option<Duration> {
         let duration = self.duration(key)?;
         if duration.is_zero() {
             self.error(key, "must be longer than 0s");
@@ -123,7 +123,7 @@ impl<'a> Fields<'a, '_> {
         Some(duration)
     }
 
-    pub(super) fn integer(&mut self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn integer(&mut self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let value = self.get(key)?;
         let integer = value.as_u64().and_then(|number| u32::try_from(number).ok());
         let integer = integer.filter(|integer| range.contains(integer));
@@ -134,7 +134,7 @@ impl<'a> Fields<'a, '_> {
         integer
     }
 
-    pub(super) fn number(&mut self, key: &str, range: RangeInclusive<f64>) -> Option<f64> {
+    pub(crate) fn number(&mut self, key: &str, range: RangeInclusive<f64>) -> Option<f64> {
         let value = self.get(key)?;
         let number = value.as_f64().filter(|number| range.contains(number));
         if number.is_none() {
@@ -148,7 +148,7 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         let value = self.get(key)?;
         let found = words.iter().find(|(word, _)| Some(*word) == value.as_str());
         if found.is_none() {
@@ -159,7 +159,7 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// The items of a list.
-    pub(super) fn list(&mut self, key: &str) -> &'a [Value] {
+    pub(crate) fn list(&mut self, key: &str) -> &'a [Value] {
         match self.get(key) {
             Some(Value::Array(items)) => items,
             Some(value) => {
@@ -171,7 +171,7 @@ impl<'a> Fields<'a, '_> {
     }
 
     /// Complains of fields that are not among the known ones.
-    pub(super) fn only(&mut self, known: &[&str]) {
+    pub(crate) fn only(&mut self, known: &[&str]) {
         for key in self.map.keys().filter(|key| !known.contains(&key.as_str())) {
             let detail = unknown(key, known);
             self.error(key, detail);
@@ -180,7 +180,7 @@ impl<'a> Fields<'a, '_> {
 }
 
 /// That there is no such field, and which there are.
-pub(super) fn unknown(key: &str, known: &[&str]) -> String {
+pub(crate) fn unknown(key: &str, known: &[&str]) -> String {
     let near = known.iter().find(|known| known.eq_ignore_ascii_case(&key.replace('-', "_")));
     match near {
         Some(near) => format!("there is no field {}; did you mean `{near}`?", quoted(key)),
@@ -192,14 +192,14 @@ pub(super) fn unknown(key: &str, known: &[&str]) -> String {
 }
 
 /// Whether a text can be the name of a pipeline or a lane, or the id of a node.
-pub(super) fn is_name(text: &str, longest: usize) -> bool {
+pub(crate) fn is_name(text: &str, longest: usize) -> bool {
     text.len() <= longest
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 /// What kind of value it is.
-pub(super) fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -211,7 +211,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
 }
 
 /// The value itself if it is short, else what kind it is.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

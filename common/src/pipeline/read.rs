@@ -102,7 +102,7 @@ fn node(value: &Value, ix: usize, findings: &mut Findings) -> Node {
 
 /// What a node of a pipeline and a single action have in common: retry, time-out and lane.
 pub(super) fn rules(fields: &mut Fields<'_, '_>, node: &mut Node) {
-    node.retry = retry(fields);
+    node.retry = fields.get("retry").is_some().then(|| retry(fields));
     node.timeout = fields.positive_duration("timeout").unwrap_or(Node::DEFAULT_TIMEOUT);
     node.lane = fields.name("lane", LONGEST_LANE).unwrap_or(DEFAULT_LANE).to_owned();
 }
@@ -162,7 +162,8 @@ fn below<'a, 'f>(fields: &'f mut Fields<'a, '_>, key: &str) -> Option<Fields<'a,
     fields.findings.fields(value, pointer)
 }
 
-fn retry(fields: &mut Fields<'_, '_>) -> RetryPolicy {
+/// A retry rule, or the usual one.
+pub(crate) fn retry(fields: &mut Fields<'_, '_>) -> RetryPolicy {
     let standard = RetryPolicy::default();
     let Some(mut fields) = below(fields, "retry") else { return standard };
     fields.only(&["max_attempts", "initial_interval", "multiplier", "max_interval", "max_elapsed"]);

@@ -70,13 +70,13 @@ fn a_definition_is_read_whole() {
     let node = &definition.nodes[0];
     assert_eq!(
         node.retry,
-        RetryPolicy {
+        Some(RetryPolicy {
             max_attempts: 5,
             initial_interval: Duration::from_secs(2),
             multiplier: 1.5,
             max_interval: Duration::from_secs(9),
             max_elapsed: Some(Duration::from_secs(60)),
-        }
+        })
     );
     assert_eq!(
         node.breaker,

@@ -102,3 +102,30 @@ pub async fn workers(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
     .await?;
     Ok(gone.rows_affected())
 }
+
+/// Forgets a slice of the fires, and the backfills, that are older than `retention_s` seconds and have ended; whether
+/// that was all.
+pub async fn fires(
+    conn: &mut PgConnection,
+    retention_s: f64,
+    limit: i64,
+) -> Result<bool, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from fires where ctid = any(array(
+             select f.ctid from fires f
+             where f.fired_at < (select clock_timestamp() - $1 * interval '1 s')
+                 and not exists (select from open_fires o where o.schedule_id = f.schedule_id and o.fire_at = f.fire_at)
+             order by f.fired_at limit $2))",
+        retention_s,
+        limit
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "delete from backfills where finished_at < clock_timestamp() - $1 * interval '1 s'",
+        retention_s
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected() < limit.unsigned_abs())
+}

@@ -104,7 +104,13 @@ async fn change(
     error: Option<Value>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        r#"with gone as (delete from timers where run_id = $1)
+        r#"with gone as (delete from timers where run_id = $1), told as (
+               insert into events (type, data, depth)
+               select 'run.' || $2::run_state, run_told(r, $2::run_state, $5), coalesce((r.trigger ->> 'depth')::int, 0)
+               from runs r
+               where r.id = $1 and $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out')
+                   and exists (select from schedules l where l.listens is not null and 'run.' || $2::run_state like l.listens)
+           )
            update runs set state = $2::run_state, open = $3, seq = seq + 1, stop_reason = coalesce(stop_reason, $4),
                error = coalesce($5, error),
                finished_at = case when $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out') then clock_timestamp() end

@@ -279,6 +279,14 @@ async fn runs_and_jobs(
     sqlx::query!(
         r#"with sent as (
                insert into outbox (id, lane, job) select * from unnest($1::uuid[], $2::text[], $3::jsonb[])
+           ), told as (
+               insert into events (type, data, depth)
+               select 'run.' || u.state, run_told(r, u.state, u.error), coalesce((r.trigger ->> 'depth')::int, 0)
+               from unnest($4::uuid[], $6::run_state[], $9::jsonb[]) as u (id, state, error)
+               join runs r on r.id = u.id
+               where (select exists (select from schedules where listens is not null))
+                   and u.state in ('completed', 'failed', 'cancelled', 'timed_out')
+                   and exists (select from schedules l where l.listens is not null and 'run.' || u.state like l.listens)
            )
            update runs as r set seq = u.seq, state = u.state, open = u.open, output = u.output::jsonb,
                error = coalesce(r.error, u.error), stop_reason = coalesce(r.stop_reason, u.stop_reason),

@@ -20,6 +20,7 @@ const BREATH: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy)]
 enum Stage {
     Runs,
+    Fires,
     Answers,
     Workers,
 }
@@ -52,6 +53,7 @@ impl Duty for Prune {
         async move {
             match self.stage {
                 Stage::Runs => self.runs(desk).await,
+                Stage::Fires => self.fires(desk).await,
                 Stage::Answers => self.answers(desk).await,
                 Stage::Workers => self.workers(desk).await,
             }
@@ -68,6 +70,20 @@ impl Prune {
         tx.commit().await?;
         metrics::counter!("gathering_pruned_runs_total").increment(pruned.runs);
         if pruned.is_all {
+            self.stage = Stage::Fires;
+        } else {
+            self.slice.took(self.slice.limit(), started.elapsed());
+        }
+        Ok(BREATH)
+    }
+
+    async fn fires(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
+        let started = Instant::now();
+        let mut tx = desk.session.begin().await?;
+        let is_all =
+            prune::fires(&mut tx, self.retention.as_secs_f64(), self.slice.limit()).await?;
+        tx.commit().await?;
+        if is_all {
             self.stage = Stage::Answers;
         } else {
             self.slice.took(self.slice.limit(), started.elapsed());

@@ -181,6 +181,6 @@ pub const FAULTS: &[Fault] = &[
         30,
         "clocks that are an hour off",
         "libfaketime: api and worker an hour ahead, scheduler an hour behind",
-        "delays, retries and time-outs are on time",
+        "schedules, delays, retries and time-outs are on time",
     ),
 ];

@@ -34,6 +34,23 @@ async fn definitions_in_the_documentation_are_valid() {
 }
 
 #[tokio::test]
+async fn schedules_in_the_documentation_are_accepted() {
+    let options = FleetOptions { workers: 0, schedulers: 0, ..FleetOptions::default() };
+    let fleet = TestFleet::start(options).await;
+    let mut accepted = 0;
+    for file in ["README.md", "docs/schedules.md"] {
+        let text = std::fs::read_to_string(workspace().join(file)).expect("the file is there");
+        for block in blocks(&text, "json").into_iter().filter(|block| block.contains("\"kind\"")) {
+            let body = serde_json::from_str(&block).expect("the block is JSON");
+            fleet.client().post("/v1/schedules", &body).await.expect(201);
+            accepted += 1;
+        }
+    }
+    assert!(accepted >= 5, "{accepted} schedules were found");
+    fleet.finish().await;
+}
+
+#[tokio::test]
 async fn every_example_is_valid() {
     let options = FleetOptions { workers: 0, schedulers: 0, ..FleetOptions::default() };
     let fleet = TestFleet::start(options).await;

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tests::client::Client;
 use tests::fleet::{FleetOptions, Role, SECRET, TestFleet};
 use tests::http_target::{HttpTarget, Reply};
 use tests::ledger::seconds;
+use tests::wait::{eventually, seen};
 
 use super::most_effects;
 use crate::definitions::*;
@@ -69,8 +71,32 @@ async fn fault_30_clocks_that_are_an_hour_off_change_nothing() {
     most_effects(&target.effects("/flaky"), 1);
     client.wait(&stopped).await.expect("timed_out");
     assert_eq!(client.run(&waits).await.node("d").state, "waiting", "half an hour is not over");
+    let fired = fires(&client).await;
     client.cancel(&waits).await;
     client.wait(&waits).await.expect("cancelled");
     fleet.finish().await;
-    entry.seen(format!("the api's clock {hour} s ahead; a delay of 2 s and a run with a delay of 1 s and two retries had ended after {}; one of 30 min went on waiting", seconds(took)));
+    entry.seen(format!("{fired} fires of a schedule at their times; the api's clock {hour} s ahead; a delay of 2 s and a run with a delay of 1 s and two retries had ended after {}; one of 30 min went on waiting", seconds(took)));
+}
+
+/// A schedule is due every second, three times: how many fires there were, each within seconds of its time.
+async fn fires(client: &Client) -> usize {
+    let body = json!({"name": "each-second", "kind": "cron", "cron": "* * * * * *", "max_fires": 3,
+        "overlap": "allow", "start": {"action": "echo", "input": {}}});
+    let made = client.post("/v1/schedules", &body).await.expect(201);
+    let path = format!("/v1/schedules/{}/fires", made["id"].as_str().expect("an id"));
+    let fires = eventually(Duration::from_secs(20), "three fires", async || {
+        let fires = client.list(&path).await;
+        seen(fires.len() == 3, fires)
+    })
+    .await;
+    // This test's clock, as Postgres's, is right.
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs().cast_signed();
+    for fire in &fires {
+        let at = fire["fire_at"].as_str().expect("an instant");
+        let at = chrono::DateTime::parse_from_rfc3339(at).expect("an instant").timestamp();
+        assert!((now - 30..=now + 1).contains(&at), "{fire} at {now}");
+        let run = fire["run"].as_str().unwrap_or_else(|| panic!("no run in {fire}"));
+        client.wait(run).await.expect("completed");
+    }
+    fires.len()
 }

@@ -100,7 +100,7 @@ async fn again(
     error: NodeError,
     retry_after: Option<Duration>,
 ) -> Outcome {
-    let policy = &claimed.context.graph.node(claimed.node).node.retry;
+    let policy = claimed.context.retry(claimed.node);
     let spent = u32::try_from(claimed.spent + 1).unwrap_or(1);
     let elapsed = match policy.max_elapsed {
         None => Duration::ZERO,

@@ -4,6 +4,7 @@ use minijinja::machinery::ast::Expr;
 use serde_json::Value;
 
 use super::constant_key;
+use super::walk::FIRE;
 use crate::expression::Scope;
 
 /// A name: the first of its keys is a name of the scope.
@@ -26,6 +27,7 @@ impl Path {
         let (mut at, mut used) = match key(0) {
             "input" => (scope.input, 1),
             "run" => (scope.run, 1),
+            name if FIRE.contains(&name) => (scope.input.get(name).unwrap_or(&NULL), 1),
             "output" => {
                 (scope.output.ok_or("`output` is there only in the condition of an edge")?, 1)
             }

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use minijinja::machinery::ast::{CallArg, Expr, Stmt};
 
 use super::path::keys;
-use crate::expression::engine;
 use crate::expression::needs::Needs;
+use crate::expression::{Names, engine};
 
-/// The names that the scope has.
+/// The names that the scope of a run has.
 const SCOPE: [&str; 4] = ["input", "nodes", "output", "run"];
+/// The names that the scope of a fire has.
+pub(in crate::expression) const FIRE: [&str; 4] = ["schedule", "fire_at", "event", "data"];
 
 /// What was found so far.
-#[derive(Default)]
 pub(super) struct Walk<'a> {
+    names: Names,
     needs: Needs,
     /// Names that the text itself gives (`{% set %}`, `{% for %}`).
     locals: BTreeSet<&'a str>,
@@ -21,6 +23,10 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    pub(super) fn new(names: Names) -> Self {
+        Self { names, needs: Needs::default(), locals: BTreeSet::new(), errors: Vec::new() }
+    }
+
     /// What is needed, or the first thing that is wrong.
     pub(super) fn finish(self) -> Result<Needs, String> {
         self.errors.into_iter().next().map_or(Ok(self.needs), Err)
@@ -34,6 +40,16 @@ impl<'a> Walk<'a> {
     fn name(&mut self, keys: &[&str]) {
         match keys {
             [local, ..] if self.locals.contains(local) => {}
+            [name, ..] if self.names == Names::Fire => {
+                if FIRE.contains(name) {
+                    self.needs.add(keys.iter().copied());
+                } else {
+                    self.refuse(format!(
+                        "`{name}` is not defined; there are `schedule`, `fire_at`, `event` and its `data` (a text is \
+                         put in quotes)"
+                    ));
+                }
+            }
             ["nodes", _, "output", ..] | ["input" | "run" | "output", ..] => {
                 self.needs.add(keys.iter().copied());
             }
@@ -140,7 +156,11 @@ impl<'a> Walk<'a> {
     /// What a `{% set %}` or `{% for %}` gives a name to.
     fn assign(&mut self, target: &Expr<'a>) {
         match target {
-            Expr::Var(variable) if SCOPE.contains(&variable.id) || variable.id == "secrets" => {
+            Expr::Var(variable)
+                if SCOPE.contains(&variable.id)
+                    || FIRE.contains(&variable.id) && self.names == Names::Fire
+                    || variable.id == "secrets" =>
+            {
                 self.refuse(format!("`{}` cannot be given another value", variable.id));
             }
             Expr::Var(variable) => {

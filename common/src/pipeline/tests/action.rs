@@ -14,7 +14,10 @@ fn a_single_action_becomes_a_node() {
     .unwrap();
     assert_eq!((node.id.as_str(), node.node_type), ("call_api", NodeType::Action));
     assert_eq!((node.action(), node.lane.as_str()), (Some("call_api"), "web"));
-    assert_eq!((node.timeout, node.retry.max_attempts), (Duration::from_secs(3), 1));
+    assert_eq!(
+        (node.timeout, node.retry.as_ref().map(|retry| retry.max_attempts)),
+        (Duration::from_secs(3), Some(1))
+    );
     assert_eq!(
         Value::Object(node.config.clone()),
         json!({"action": "call_api", "url": "https://a/{{ run.id }}"})

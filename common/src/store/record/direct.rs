@@ -185,6 +185,16 @@ async fn write(
                where r.id = d.run_id
                returning r.id, r.state, d.ends
            ),
+           told as (
+               insert into events (type, data, depth)
+               select 'run.' || e.state, run_told(r, e.state, null), coalesce((r.trigger ->> 'depth')::int, 0)
+               from (
+                   select d.run_id, case when d.failed then 'failed' else 'completed' end::run_state as state
+                   from done as d where d.ends
+               ) as e join runs as r on r.id = e.run_id
+               where (select exists (select from schedules where listens is not null))
+                   and exists (select from schedules as s where s.listens is not null and 'run.' || e.state like s.listens)
+           ),
            pointless as (
                delete from timers as t using counted as c where t.run_id = c.id and c.ends
            )

@@ -8,6 +8,7 @@ mod latency;
 mod limits;
 mod load;
 mod report;
+mod schedules;
 mod slow_server;
 mod steady;
 mod throughput;
@@ -67,12 +68,18 @@ enum Workload {
     W7,
     /// Ten minutes at half of W1's rate.
     W8,
+    /// 10,000 schedules due in the same second.
+    S1,
+    /// 100 schedules at every second, for a minute.
+    S2,
+    /// 100,000 schedules stored, 10 due.
+    S3,
     /// What the processes use when there is nothing to do.
     Idle,
 }
 
 impl Workload {
-    const USUAL: [Self; 12] = [
+    const USUAL: [Self; 15] = [
         Self::L1,
         Self::L2,
         Self::W1,
@@ -84,6 +91,9 @@ impl Workload {
         Self::W5,
         Self::W6,
         Self::W7,
+        Self::S1,
+        Self::S2,
+        Self::S3,
         Self::Idle,
     ];
 }
@@ -121,6 +131,9 @@ async fn measure(workload: Workload, arguments: &Arguments) -> Vec<Value> {
         Workload::W6 => vec![throughput::backlog(arguments).await],
         Workload::W7 => throughput::waiting(arguments).await,
         Workload::W8 => vec![steady::run(arguments).await],
+        Workload::S1 => vec![schedules::burst(arguments).await],
+        Workload::S2 => vec![schedules::lag(arguments).await],
+        Workload::S3 => vec![schedules::tick(arguments).await],
         Workload::Idle => vec![steady::idle(arguments).await],
     }
 }

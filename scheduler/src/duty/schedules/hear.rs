@@ -1,0 +1,79 @@
+//! Events that have come.
+
+use std::time::Duration;
+
+use common::store::leader::LeaderError;
+use common::store::schedules::catalogue::Catalogue;
+use common::store::schedules::due::Fired;
+use common::store::schedules::events::{self, Event};
+use common::store::schedules::hear;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::tell;
+use crate::duty::{Desk, Duty};
+
+/// How long an event may wait to be seen.
+const REST: Duration = Duration::from_millis(100);
+/// Events of one transaction: each may start many schedules.
+const AT_ONCE: i64 = 50;
+/// How long events are left alone after one could not be dealt with.
+const PENANCE: Duration = Duration::from_millis(500);
+
+/// Starts what listens; when some of it cannot be started, event by event.
+#[derive(Default)]
+pub struct Hear {
+    careful: usize,
+    catalogue: Catalogue,
+}
+
+impl Duty for Hear {
+    fn name(&self) -> &'static str {
+        "events"
+    }
+
+    fn step<'a>(
+        &'a mut self,
+        desk: &'a mut Desk<'_>,
+    ) -> BoxFuture<'a, Result<Duration, LeaderError>> {
+        self.hear_slice(desk).boxed()
+    }
+}
+
+impl Hear {
+    async fn hear_slice(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
+        let limit = if self.careful > 0 { 1 } else { AT_ONCE };
+        let events = events::waiting(desk.session.reader(), limit).await?;
+        if events.is_empty() {
+            return Ok(REST);
+        }
+        match self.hear(desk, &events).await {
+            Ok(fired) => {
+                self.careful = self.careful.saturating_sub(1);
+                metrics::counter!("gathering_events_total").increment(events.len() as u64);
+                tell(desk, fired);
+                Ok(Duration::ZERO)
+            }
+            Err(error) if error.is_refusal() && !error.is_conflict() => {
+                self.careful = self.careful.saturating_sub(1);
+                if let [event] = events.as_slice() {
+                    tracing::error!(event = %event.id, %error, "an event cannot be dealt with; it is put off");
+                    let mut tx = desk.session.begin().await?;
+                    events::postpone(&mut tx, event.seq).await?;
+                    tx.commit().await?;
+                    return Ok(PENANCE);
+                }
+                self.careful = events.len();
+                Ok(Duration::ZERO)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn hear(&mut self, desk: &mut Desk<'_>, heard: &[Event]) -> Result<Fired, LeaderError> {
+        let mut tx = desk.session.begin().await?;
+        let fired = hear(&mut tx, &mut self.catalogue, heard).await?;
+        tx.commit().await?;
+        Ok(fired)
+    }
+}
