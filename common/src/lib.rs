@@ -3,6 +3,7 @@
 //! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`retry`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
+pub mod access;
 pub mod advance;
 pub mod batch;
 pub mod broker;
@@ -21,6 +22,7 @@ pub mod pipeline;
 pub mod problem;
 pub mod retry;
 pub mod run;
+pub mod secret;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

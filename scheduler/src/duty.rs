@@ -35,12 +35,12 @@ pub trait Duty: Send {
 }
 
 /// All duties, as a new leader takes them up: it remembers nothing.
-pub fn all(retention: Duration) -> Vec<Box<dyn Duty>> {
+pub fn all(retention: Duration, audit_retention: Duration) -> Vec<Box<dyn Duty>> {
     vec![
         Box::new(timers::Timers::default()),
         Box::new(settle::Settle),
         Box::new(leftover::Leftover::default()),
         Box::new(audit::Audit::default()),
-        Box::new(prune::Prune::new(retention)),
+        Box::new(prune::Prune::new(retention, audit_retention)),
     ]
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::batch::Batcher;
 use common::outbox::Outbox;
+use common::secret::Keys;
 use common::store::claim::{Claim, Claimed};
 use common::store::definitions::Definitions;
 use common::store::record::Record;
@@ -58,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) records: Batcher<Record, Settled>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
+    /// What secrets are opened with; none when this worker has no key.
+    pub(crate) secrets: Option<Keys>,
     /// Held for reading by whatever is executed, for writing by what has to run alone.
     pub(crate) alone: RwLock<()>,
     /// Held by the one node run that runs alone, or waits to.
@@ -107,7 +110,12 @@ impl Core {
 }
 
 impl Worker {
-    pub(crate) fn new(core: Core, tools: Tools, delivery_hold: Duration) -> Self {
+    pub(crate) fn new(
+        core: Core,
+        tools: Tools,
+        secrets: Option<Keys>,
+        delivery_hold: Duration,
+    ) -> Self {
         let core = Arc::new(core);
         Self {
             starts: Batcher::start("start", BATCH, Starts::new(core.clone())),
@@ -115,6 +123,7 @@ impl Worker {
             records: Batcher::start("record", BATCH, Records::new(core.clone())),
             jobs: Arc::default(),
             tools,
+            secrets,
             alone: RwLock::new(()),
             turn: Mutex::new(()),
             tasks: TaskTracker::new(),

@@ -18,6 +18,8 @@ pub struct Template {
     /// Where its expressions are, and what they name.
     spots: Vec<Spot>,
     names: BTreeSet<String>,
+    /// The secrets that it names.
+    secrets: BTreeSet<String>,
     /// What of it the engine needs; bare names are looked up without it.
     needs: Needs,
     /// Owns the texts; there is none if there are no texts.
@@ -33,6 +35,8 @@ pub(crate) struct Spot {
     pub(crate) names: BTreeSet<String>,
     /// Whether it names `output`, which only an edge has.
     pub(crate) names_output: bool,
+    /// The secrets that it names.
+    pub(crate) secrets: BTreeSet<String>,
 }
 
 enum Part {
@@ -68,7 +72,8 @@ impl Template {
         }
         let Builder { spots, needs, texts, .. } = builder;
         let names = spots.iter().flat_map(|spot| &spot.names).cloned().collect();
-        Ok(Self { root, names, spots, needs, texts })
+        let secrets = spots.iter().flat_map(|spot| &spot.secrets).cloned().collect();
+        Ok(Self { root, names, secrets, spots, needs, texts })
     }
 
     /// A template without templates: it renders to `value`.
@@ -77,6 +82,7 @@ impl Template {
             root: Part::Constant(value),
             spots: Vec::new(),
             names: BTreeSet::new(),
+            secrets: BTreeSet::new(),
             needs: Needs::default(),
             texts: None,
         }
@@ -85,6 +91,11 @@ impl Template {
     /// The nodes whose outputs it names.
     pub fn names(&self) -> &BTreeSet<String> {
         &self.names
+    }
+
+    /// The secrets that it names.
+    pub fn secrets(&self) -> &BTreeSet<String> {
+        &self.secrets
     }
 
     /// Where its expressions are, and what they name.
@@ -229,6 +240,7 @@ impl Builder {
             pointer: pointer.to_owned(),
             names: needs.nodes(),
             names_output: needs.has("output"),
+            secrets: needs.secrets(),
         });
     }
 }

@@ -15,14 +15,14 @@ fn evaluate(source: &str) -> Result<Value, String> {
         ("my-id".to_owned(), json!({"x.y": {"z": 1}})),
     ]);
     let (run, output) = (json!({"id": "r1"}), json!({"result": true}));
-    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output) };
+    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output), secrets: None };
     Expression::compile(source)?.evaluate(&scope)
 }
 
 fn render(template: Value, input: Value) -> Result<Value, String> {
     let run = json!({"id": "r1"});
     let outputs = HashMap::from([("a".to_owned(), json!({"n": 2}))]);
-    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: None };
+    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: None, secrets: None };
     let template = Template::compile(&template).map_err(|errors| {
         errors.into_iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<String>()
     })?;
@@ -157,7 +157,7 @@ fn an_expression_knows_what_it_names() {
 #[test]
 fn only_a_boolean_is_true_or_false() {
     let empty = json!({"s": "true", "n": 1, "l": [1], "z": null, "t": true});
-    let scope = Scope { input: &empty, outputs: &NoOutputs, run: &Value::Null, output: None };
+    let scope = Scope { input: &empty, outputs: &NoOutputs, run: &Value::Null, output: None, secrets: None };
     let is_true = |source: &str| Expression::compile(source).unwrap().is_true(&scope);
     assert_eq!(is_true("input.t"), Ok(true));
     assert_eq!(is_true("not input.t"), Ok(false));

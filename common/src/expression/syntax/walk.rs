@@ -7,9 +7,10 @@ use minijinja::machinery::ast::{CallArg, Expr, Stmt};
 use super::path::keys;
 use crate::expression::engine;
 use crate::expression::needs::Needs;
+use crate::secret;
 
 /// The names that the scope has.
-const SCOPE: [&str; 4] = ["input", "nodes", "output", "run"];
+const SCOPE: [&str; 5] = ["input", "nodes", "output", "run", "secrets"];
 
 /// What was found so far.
 #[derive(Default)]
@@ -44,10 +45,13 @@ impl<'a> Walk<'a> {
             ["nodes"] => self.refuse(
                 "`nodes` must be followed by a constant: `nodes.a.output` or `nodes[\"my-id\"].output`",
             ),
-            ["secrets", ..] => self.refuse("secrets are not available yet"),
+            ["secrets", name, ..] if secret::is_name(name) => self.needs.add(["secrets", *name]),
+            ["secrets", ..] => self.refuse(
+                "`secrets` must be followed by a name: `secrets.TOKEN`, of letters, digits and `_`",
+            ),
             [name, ..] => self.refuse(format!(
-                "`{name}` is not defined; there are `input`, `nodes.<id>.output`, `run`, and in the condition \
-                 of an edge `output` (a text is put in quotes)"
+                "`{name}` is not defined; there are `input`, `nodes.<id>.output`, `run`, in the config of an \
+                 action `secrets.<name>`, and in the condition of an edge `output` (a text is put in quotes)"
             )),
             [] => {}
         }
@@ -140,7 +144,7 @@ impl<'a> Walk<'a> {
     /// What a `{% set %}` or `{% for %}` gives a name to.
     fn assign(&mut self, target: &Expr<'a>) {
         match target {
-            Expr::Var(variable) if SCOPE.contains(&variable.id) || variable.id == "secrets" => {
+            Expr::Var(variable) if SCOPE.contains(&variable.id) => {
                 self.refuse(format!("`{}` cannot be given another value", variable.id));
             }
             Expr::Var(variable) => {
