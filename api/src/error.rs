@@ -167,6 +167,9 @@ impl From<&store::Error> for ApiError {
                 Kind::NameTaken,
                 "There is a pipeline of this name; PUT makes a new version of it.",
             ),
+            (Some("users_email_taken"), _) => {
+                Self::new(Kind::EmailTaken, "There is an account with this email.")
+            }
             // Text that is not UTF-8 or has U+0000, a number that is too large, something too large for an index.
             (_, Some("22021" | "22P05" | "22003" | "54000")) => {
                 Self::new(Kind::Invalid, "The database cannot hold a value of this request.")

@@ -37,6 +37,12 @@ impl Fields {
         self.faults.push(Pointed::new(pointer, detail));
     }
 
+    /// Whether a field was found wrong.
+    pub(crate) fn has_fault(&self, name: &str) -> bool {
+        let pointer = self.pointer(name);
+        self.faults.iter().any(|fault| fault.pointer == pointer)
+    }
+
     /// Takes faults over that name their place themselves.
     pub(crate) fn faults(&mut self, faults: Vec<Pointed>) {
         self.faults.extend(faults);

@@ -162,10 +162,15 @@ mod tests {
     #[test]
     fn a_wrong_key_is_named_by_its_variable_and_not_shown() {
         for text in ["", "c2hvcnQ=", "not base64!", &format!("{},", STANDARD.encode([1; 32]))] {
-            let setting =
-                Setting { secrets_key: Some(Secret::from(text.to_owned())), secrets_key_file: None };
+            let setting = Setting {
+                secrets_key: Some(Secret::from(text.to_owned())),
+                secrets_key_file: None,
+            };
             let refusal = setting.resolve().unwrap_err().to_string();
-            assert!(refusal.starts_with("GATHERING_SECRETS_KEY: wants keys of 32 bytes"), "{refusal}");
+            assert!(
+                refusal.starts_with("GATHERING_SECRETS_KEY: wants keys of 32 bytes"),
+                "{refusal}"
+            );
             assert!(text.len() < 3 || !refusal.contains(text), "{refusal}");
         }
     }

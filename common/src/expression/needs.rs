@@ -46,7 +46,10 @@ impl Needs {
 
     /// The secrets that are read.
     pub(super) fn secrets(&self) -> BTreeSet<String> {
-        self.keys.get("secrets").map(|names| names.keys.keys().cloned().collect()).unwrap_or_default()
+        self.keys
+            .get("secrets")
+            .map(|names| names.keys.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The scope as the engine takes it: what is needed of it.

@@ -15,7 +15,8 @@ fn evaluate(source: &str) -> Result<Value, String> {
         ("my-id".to_owned(), json!({"x.y": {"z": 1}})),
     ]);
     let (run, output) = (json!({"id": "r1"}), json!({"result": true}));
-    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output), secrets: None };
+    let scope =
+        Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output), secrets: None };
     Expression::compile(source)?.evaluate(&scope)
 }
 
@@ -157,7 +158,13 @@ fn an_expression_knows_what_it_names() {
 #[test]
 fn only_a_boolean_is_true_or_false() {
     let empty = json!({"s": "true", "n": 1, "l": [1], "z": null, "t": true});
-    let scope = Scope { input: &empty, outputs: &NoOutputs, run: &Value::Null, output: None, secrets: None };
+    let scope = Scope {
+        input: &empty,
+        outputs: &NoOutputs,
+        run: &Value::Null,
+        output: None,
+        secrets: None,
+    };
     let is_true = |source: &str| Expression::compile(source).unwrap().is_true(&scope);
     assert_eq!(is_true("input.t"), Ok(true));
     assert_eq!(is_true("not input.t"), Ok(false));

@@ -120,7 +120,10 @@ pub(crate) fn config_of(node: &Node) -> Result<Template, Vec<Pointed>> {
 }
 
 fn no_secrets_here(pointer: String) -> Pointed {
-    Pointed::new(pointer, "`secrets` are there only in the config of an action, where they are used")
+    Pointed::new(
+        pointer,
+        "`secrets` are there only in the config of an action, where they are used",
+    )
 }
 
 fn below(pointer: &str, error: Pointed) -> Pointed {

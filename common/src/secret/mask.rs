@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn it_is_masked_deep_in_a_value() {
         let mask = Mask::new(["12345678", "sesame-open"].into_iter());
-        let value = json!({"a": ["x sesame-open", {"sesame-open": 12345678}], "b": 1234567, "c": null});
+        let value =
+            json!({"a": ["x sesame-open", {"sesame-open": 12345678}], "b": 1234567, "c": null});
         let masked = json!({"a": ["x ***", {"***": "***"}], "b": 1234567, "c": null});
         assert_eq!(mask.value(value), masked);
     }

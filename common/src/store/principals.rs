@@ -34,14 +34,10 @@ pub struct KeyStanding {
 }
 
 /// Those of the access tokens that are revoked.
-pub async fn revoked(
-    conn: &mut PgConnection,
-    jtis: &[Uuid],
-) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let revoked =
-        sqlx::query_scalar!("select jti from revoked_tokens where jti = any($1)", jtis)
-            .fetch_all(conn)
-            .await?;
+pub async fn revoked(conn: &mut PgConnection, jtis: &[Uuid]) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let revoked = sqlx::query_scalar!("select jti from revoked_tokens where jti = any($1)", jtis)
+        .fetch_all(conn)
+        .await?;
     Ok(revoked.into_iter().collect())
 }
 

@@ -79,17 +79,10 @@ pub async fn delete(conn: &mut PgConnection, name: &str) -> Result<bool, sqlx::E
 }
 
 /// Those of the names that there are.
-pub async fn sealed(
-    conn: &mut PgConnection,
-    names: &[String],
-) -> Result<Vec<Sealed>, sqlx::Error> {
-    sqlx::query_as!(
-        Sealed,
-        "select name, key_id, sealed from secrets where name = any($1)",
-        names
-    )
-    .fetch_all(conn)
-    .await
+pub async fn sealed(conn: &mut PgConnection, names: &[String]) -> Result<Vec<Sealed>, sqlx::Error> {
+    sqlx::query_as!(Sealed, "select name, key_id, sealed from secrets where name = any($1)", names)
+        .fetch_all(conn)
+        .await
 }
 
 /// Those that another key than `key_id` sealed.

@@ -3,6 +3,8 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::access::Role;
+
 /// A pair of tokens to be recorded. Neither is stored: one as its hash, the other by its id.
 #[derive(Debug)]
 pub struct Pair {
@@ -59,6 +61,30 @@ pub async fn begin(
     .execute(conn)
     .await?;
     Ok(begun.rows_affected() == 1)
+}
+
+/// Whose a refresh token is, spent or not.
+#[derive(Debug)]
+pub struct Owner {
+    /// The account.
+    pub id: Uuid,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// Whose a refresh token is, if it is known.
+pub async fn owner(conn: &mut PgConnection, hash: &[u8]) -> Result<Option<Owner>, sqlx::Error> {
+    sqlx::query_as!(
+        Owner,
+        r#"select u.id, u.role as "role: Role"
+           from refresh_tokens t
+           join token_families f on f.id = t.family_id
+           join users u on u.id = f.user_id
+           where t.hash = $1"#,
+        hash
+    )
+    .fetch_optional(conn)
+    .await
 }
 
 /// Spends a refresh token for a new pair, within the caller's transaction.

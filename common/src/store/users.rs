@@ -231,11 +231,7 @@ pub async fn change(
     )
     .fetch_one(conn)
     .await?;
-    Ok(Changed::Done {
-        role_before: before.role,
-        was_disabled: before.disabled_at.is_some(),
-        user,
-    })
+    Ok(Changed::Done { role_before: before.role, was_disabled: before.disabled_at.is_some(), user })
 }
 
 async fn has_admin_but(conn: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {

@@ -39,13 +39,7 @@ impl Prune {
     /// Keeps runs for `retention` after their end, and security events for `audit_retention`.
     pub fn new(retention: Duration, audit_retention: Duration) -> Self {
         let slice = Slice::up_to(2_000);
-        Self {
-            retention,
-            audit_retention,
-            stage: Stage::Runs,
-            slice,
-            unlocked: Looks::default(),
-        }
+        Self { retention, audit_retention, stage: Stage::Runs, slice, unlocked: Looks::default() }
     }
 }
 

@@ -77,7 +77,8 @@ async fn render(
         .await
         .map_err(|error| format!("outputs cannot be read: {error}"))?;
     let known = context.known(&reads);
-    let scope = Scope { input: &context.input, outputs: &known, run: &context.run, output: None, secrets };
+    let scope =
+        Scope { input: &context.input, outputs: &known, run: &context.run, output: None, secrets };
     match compiled.node.node_type {
         NodeType::Trigger => Ok(Work::Output(context.input.clone())),
         NodeType::Parallel => Ok(Work::Output(passed(claimed))),

@@ -25,7 +25,8 @@ pub(super) async fn opened(
         "the node uses secrets, and this worker has no GATHERING_SECRETS_KEY to open them with",
     )?;
     let names: Vec<String> = names.iter().cloned().collect();
-    let sealed = read(worker, &names).await.map_err(|error| format!("secrets cannot be read: {error}"))?;
+    let sealed =
+        read(worker, &names).await.map_err(|error| format!("secrets cannot be read: {error}"))?;
     let mut opened = Map::new();
     for secret in &sealed {
         opened.insert(secret.name.clone(), Value::String(keys.open(secret)?));
@@ -38,10 +39,7 @@ pub(super) async fn opened(
 }
 
 /// Through outages, as outputs are read.
-async fn read(
-    worker: &Worker,
-    names: &[String],
-) -> Result<Vec<secrets::Sealed>, store::Error> {
+async fn read(worker: &Worker, names: &[String]) -> Result<Vec<secrets::Sealed>, store::Error> {
     let mut reconnect = common::retry::Reconnect::new();
     loop {
         let read = async {
