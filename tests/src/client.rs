@@ -120,6 +120,11 @@ impl Answer {
         self.body
     }
 
+    /// Fails the test unless the answer has this status.
+    pub fn expect_status(self, status: u16) {
+        assert_eq!(self.status, status, "{}", self.text);
+    }
+
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -5,14 +5,14 @@
 //! Questions that come up while others are under way are asked together. So a revocation counts on every replica
 //! within a second, and when the database cannot be asked, nobody is let in on an older answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::access::Role;
 use common::batch::{Batcher, Work};
-use common::store::principals::{self, KeyStanding};
+use common::store::principals::{self, KeyStanding, UserStanding};
 use common::store::{self, Pool, api_keys};
 use lru::LruCache;
 use uuid::Uuid;
@@ -155,20 +155,15 @@ impl Work for Asking {
             }
         }
         let mut conn = self.0.acquire().await?;
-        let mut revoked = Default::default();
-        let mut users = HashMap::new();
-        let mut keys = HashMap::new();
-        if !jtis.is_empty() {
-            revoked = principals::revoked(&mut conn, &jtis).await?;
-        }
-        if !ids.is_empty() {
-            let found = principals::users(&mut conn, &ids).await?;
-            users = found.into_iter().map(|user| (user.id, user)).collect();
-        }
-        if !prefixes.is_empty() {
-            let found = principals::keys(&mut conn, &prefixes).await?;
-            keys = found.into_iter().map(|key| (key.prefix.clone(), key)).collect();
-        }
+        let looking = look(&mut conn, &jtis, &ids, &prefixes);
+        let (revoked, users, keys) = match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(found) => found?,
+            Err(_) => {
+                // Whoever takes it next would wait for this answer first.
+                drop(conn.detach());
+                return Err(store::Error::PoolTimedOut);
+            }
+        };
         let stand = |whom: &Whom| match whom {
             Whom::Token { jti, .. } if revoked.contains(jti) => Standing::Refused,
             Whom::Token { user: None, .. } => Standing::Operator,
@@ -183,6 +178,30 @@ impl Work for Asking {
         };
         Ok(asked.iter().map(stand).collect())
     }
+}
+
+type Found = (HashSet<Uuid>, HashMap<Uuid, UserStanding>, HashMap<String, KeyStanding>);
+
+/// One look at each table that is asked about.
+async fn look(
+    conn: &mut store::Connection,
+    jtis: &[Uuid],
+    ids: &[Uuid],
+    prefixes: &[String],
+) -> Result<Found, store::Error> {
+    let (mut revoked, mut users, mut keys) = Found::default();
+    if !jtis.is_empty() {
+        revoked = principals::revoked(conn, jtis).await?;
+    }
+    if !ids.is_empty() {
+        let found = principals::users(conn, ids).await?;
+        users = found.into_iter().map(|user| (user.id, user)).collect();
+    }
+    if !prefixes.is_empty() {
+        let found = principals::keys(conn, prefixes).await?;
+        keys = found.into_iter().map(|key| (key.prefix.clone(), key)).collect();
+    }
+    Ok((revoked, users, keys))
 }
 
 struct Noting(Pool);
