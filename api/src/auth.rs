@@ -20,7 +20,7 @@ pub(crate) use self::token::{ACCESS_TTL, Tokens, Verified};
 use crate::app::App;
 use crate::audit::Kind as Event;
 use crate::error::{ApiError, Kind};
-use crate::limit::Tier;
+use crate::limit::{Tier, counted};
 use crate::request::Source;
 
 /// What a route asks of its caller.
@@ -98,10 +98,10 @@ pub(crate) async fn admit(
             next.run(request).await
         }
     };
-    match count {
+    counted(match count {
         Some(count) => count.mark(response),
         None => response,
-    }
+    })
 }
 
 fn denied(app: &App, source: &Source, request: &Request, caller: &Caller, least: Role) -> ApiError {

@@ -114,7 +114,7 @@ pub(crate) struct Signing {
     /// A file that holds GATHERING_JWT_SECRET
     #[arg(long, env = "GATHERING_JWT_SECRET_FILE", value_name = "PATH")]
     jwt_secret_file: Option<PathBuf>,
-    /// Former and coming keys, with commas between: tokens that one of them signed are accepted, too
+    /// Former and coming keys, one a line: tokens that one of them signed are accepted, too
     #[arg(long, env = "GATHERING_JWT_OTHER_SECRETS", hide_env_values = true, value_name = "KEYS")]
     jwt_other_secrets: Option<Secret>,
     /// A file that holds GATHERING_JWT_OTHER_SECRETS
@@ -136,7 +136,7 @@ impl Signing {
             self.jwt_other_secrets.as_ref(),
             self.jwt_other_secrets_file.as_ref(),
         )?;
-        let others = others.as_ref().map_or("", Secret::reveal).split(',').map(str::trim);
+        let others = others.as_ref().map_or("", Secret::reveal).lines().map(str::trim);
         let others: Vec<&str> = others.filter(|key| !key.is_empty()).collect();
         let too_short = |name, keys: &[&str]| {
             let short = keys.iter().any(|key| key.len() < 32);

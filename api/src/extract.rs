@@ -99,8 +99,11 @@ fn unsupported(taken: &str) -> ApiError {
 }
 
 async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large =
-        || ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."));
+    // What is left of it is not read, so that the connection is of no more use.
+    let too_large = || {
+        ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."))
+            .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+    };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced
         .and_then(|length| length.parse().ok())

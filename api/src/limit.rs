@@ -128,11 +128,16 @@ impl Count {
         if let Ok(policy) = HeaderValue::try_from(policy) {
             headers.insert(HeaderName::from_static("ratelimit-policy"), policy);
         }
-        response.extensions_mut().insert(Counted);
         response
     }
 }
 
-/// On an answer that was counted.
+/// On the answer of a route, which counts by itself, if at all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted;
+
+/// The answer, with a note that its route has counted it.
+pub(crate) fn counted(mut response: Response) -> Response {
+    response.extensions_mut().insert(Counted);
+    response
+}

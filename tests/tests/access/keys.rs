@@ -22,7 +22,7 @@ async fn a_key_is_shown_once_stored_hashed_and_says_when_it_was_used() {
     assert!(listed["last_used_at"].is_null() && listed.get("key").is_none(), "{listed}");
     assert!(!listed.to_string().contains(secret));
     let dump = format!(
-        "select 1 from api_keys k where k::text like '%{secret}%' or convert_from(hash, 'SQL_ASCII') like '%{secret}%'"
+        "select 1 from api_keys k where k::text like '%{secret}%' or encode(hash, 'escape') like '%{secret}%'"
     );
     assert_eq!(fleet.database().execute(&dump).await, 0);
     let program = nobody(&fleet, 0).with(key);

@@ -49,7 +49,7 @@ fn leaky(target: &HttpTarget) -> Value {
     let secret = "{{ secrets.TOKEN }}";
     json!({"name": "leaky", "nodes": [
         {"id": "call", "type": "action", "config": {"action": "call_api", "method": "POST", "url": target.url("/in"),
-            "headers": {"x-token": "Bearer {{ secrets.PLAIN }}"}, "body": {"token": secret}}},
+            "headers": {"x-token": "Bearer {{ secrets.PLAIN }}"}, "json": {"token": secret}}},
         {"id": "echo", "type": "action", "config": {"action": "echo", "whole": secret, "part": "<{{ secrets.TOKEN }}>",
             "list": [secret], "plain": "{{ secrets.PLAIN | upper }}"}},
         {"id": "after", "type": "action", "config": {"action": "echo", "got": "{{ nodes.echo.output.whole }}"}},
@@ -127,7 +127,8 @@ async fn a_secret_that_is_missing_or_misplaced_is_named() {
     let misplaced = json!({"name": "p", "nodes": [{"id": "a", "type": "trigger"}, {"id": "b", "type": "trigger"}],
         "edges": [{"from": "a", "to": "b", "condition": "secrets.X == 'a'"}]});
     let problem = admin.post("/v1/pipelines", &misplaced).await.problem(422);
-    assert_eq!(problem["errors"][0]["pointer"], "/edges/0/condition", "{problem}");
+    let errors = problem["errors"].as_array().expect("errors");
+    assert!(errors.iter().any(|error| error["pointer"] == "/edges/0/condition"), "{problem}");
     fleet.finish().await;
 }
 
