@@ -49,7 +49,7 @@ impl Setting {
         const NAME: &str = "GATHERING_SECRETS_KEY";
         let given =
             config::secret(NAME, self.secrets_key.as_ref(), self.secrets_key_file.as_ref())?;
-        let Some(given) = given else { return Ok(None) };
+        let Some(given) = given.filter(|given| !given.reveal().is_empty()) else { return Ok(None) };
         let keys = given.reveal().split(',').map(|text| Key::read(text.trim()));
         let form = "wants keys of 32 bytes in base64, such as `openssl rand -base64 32` prints, with commas between";
         match keys.collect::<Option<Vec<_>>>() {
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_named_by_its_variable_and_not_shown() {
-        for text in ["", "c2hvcnQ=", "not base64!", &format!("{},", STANDARD.encode([1; 32]))] {
+        for text in [",", "c2hvcnQ=", "not base64!", &format!("{},", STANDARD.encode([1; 32]))] {
             let setting = Setting {
                 secrets_key: Some(Secret::from(text.to_owned())),
                 secrets_key_file: None,
