@@ -90,6 +90,7 @@ fn start(
                 stop: stop.clone(),
                 close: close.clone(),
                 taking: taking.clone(),
+                unanswered: None,
             }
         })
         .collect();
@@ -170,8 +171,6 @@ impl Supervisor {
             match opened {
                 Ok(link) => {
                     reconnect.reset();
-                    report(Self::ROLE, &self.status, Status::Connected);
-                    info!(role = Self::ROLE, "connected to the broker");
                     let why = self.serve(Arc::new(link)).await;
                     report(Self::ROLE, &self.status, Status::Disconnected);
                     let Some(why) = why else { break };
@@ -196,9 +195,12 @@ impl Supervisor {
     /// Serves until the connection is gone (then says why) or it is closed.
     async fn serve(&self, link: Arc<Link>) -> Option<String> {
         let mut lanes = JoinSet::new();
+        let (unanswered, mut answered) = mpsc::channel(1);
         for lane in &self.lanes {
-            lanes.spawn(lane.clone().run(link.clone()));
+            let lane = Lane { unanswered: Some(unanswered.clone()), ..lane.clone() };
+            lanes.spawn(lane.run(link.clone()));
         }
+        drop(unanswered);
         if let Some(listener) = &self.listener {
             lanes.spawn(listen(
                 link.clone(),
@@ -207,8 +209,19 @@ impl Supervisor {
                 self.close.clone(),
             ));
         }
+        let lost = async {
+            // Who is ready has its queues: a lane that cannot be had says so, and holds up no other.
+            tokio::select! {
+                _ = answered.recv() => {
+                    report(Self::ROLE, &self.status, Status::Connected);
+                    info!(role = Self::ROLE, "connected to the broker");
+                }
+                why = link.gone() => return why,
+            }
+            link.gone().await
+        };
         let why = tokio::select! {
-            why = link.gone() => Some(why),
+            why = lost => Some(why),
             () = self.close.cancelled() => None,
         };
         if why.is_some() {

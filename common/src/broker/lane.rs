@@ -28,6 +28,8 @@ pub(super) struct Lane {
     pub(super) close: CancellationToken,
     /// Counts the lanes that take deliveries.
     pub(super) taking: watch::Sender<usize>,
+    /// Dropped when the broker has first said whether jobs of the lane can be taken over this connection.
+    pub(super) unanswered: Option<mpsc::Sender<()>>,
 }
 
 impl Lane {
@@ -39,7 +41,9 @@ impl Lane {
     pub(super) async fn run(mut self, link: Arc<Link>) {
         let (mut reconnect, mut seldom) = (Reconnect::new(), Seldom::default());
         while link.is_open() && !self.close.is_cancelled() && !self.stop.is_cancelled() {
-            let why = match Intake::open(&mut self, &link).await {
+            let opened = Intake::open(&mut self, &link).await;
+            self.unanswered = None;
+            let why = match opened {
                 Ok(intake) => {
                     reconnect.reset();
                     match intake.serve(&mut self).await {
