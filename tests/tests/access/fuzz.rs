@@ -147,7 +147,8 @@ impl Fuzz {
             6 => {
                 let mut inner = self.value(0);
                 for _ in 0..self.random.random_range(1..200) {
-                    inner = if depth % 2 == 0 { json!([inner]) } else { json!({"a": inner}) };
+                    inner =
+                        if depth.is_multiple_of(2) { json!([inner]) } else { json!({"a": inner}) };
                 }
                 inner
             }
