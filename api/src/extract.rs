@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use common::pipeline;
 use common::problem::unstorable;
+use futures::StreamExt;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ use crate::fields::Fields;
 const LIMIT: usize = 1024 * 1024;
 /// The largest definition.
 const PIPELINE_LIMIT: usize = 4 * 1024 * 1024;
+/// How much is taken of a body that is too large, and for how long.
+const MOST_DISCARDED: usize = 16 * 1024 * 1024;
+const PATIENCE_FOR_NOTHING: Duration = Duration::from_secs(5);
 /// How long a client may take to send a body.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -109,6 +113,9 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Ap
         .and_then(|length| length.parse().ok())
         .is_some_and(|length: u64| length > limit as u64)
     {
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
         return Err(too_large());
     }
     let reading = axum::body::to_bytes(body, limit);
@@ -121,6 +128,21 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Ap
             format!("The body did not arrive within {} s.", PATIENCE.as_secs()),
         )),
     }
+}
+
+/// Takes what a client goes on sending, up to a point: a connection that is closed under it loses the answer, too.
+async fn discard(body: Body) {
+    let mut stream = body.into_data_stream();
+    let taking = async {
+        let mut taken = 0;
+        while let Some(Ok(piece)) = stream.next().await {
+            taken += piece.len();
+            if taken > MOST_DISCARDED {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE_FOR_NOTHING, taking).await;
 }
 
 fn is_over_limit(error: &axum::Error) -> bool {
