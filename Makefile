@@ -21,7 +21,7 @@ lint: ## Everything that is checked without running the code
 bench: ## Measure, on fresh servers
 	@scripts/bench $(ARGS)
 
-faults: ## The tests that kill, freeze and starve servers and processes
+faults: ## Break everything in every way of docs/faults.md, and write there what was seen
 	@scripts/faults $(ARGS)
 
 sqlx: ## Describe the queries of the code anew in .sqlx

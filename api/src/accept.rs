@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use common::batch::{Batcher, Work};
+use common::breakpoint;
 use common::outbox::Outbox;
 use common::store::idempotency::{self, NewKey};
 use common::store::{self, Pool, accept, pipelines};
@@ -145,10 +146,13 @@ impl Work for Accepting {
             round.keep_claimed(&claimed);
             let rows = accept::accept(&mut tx, &round.runs()).await?;
             tx.commit().await?;
+            breakpoint::committed("accept").await;
             self.outbox.publish(rows);
         } else {
             // One statement is a transaction of its own.
-            self.outbox.publish(accept::accept(&mut conn, &round.runs()).await?);
+            let rows = accept::accept(&mut conn, &round.runs()).await?;
+            breakpoint::committed("accept").await;
+            self.outbox.publish(rows);
         }
         // It is committed: from here on nothing may fail the batch, which would be tried again.
         if round.lost_any() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use common::config::{self, Broker, Database, Log, Secret, Unusable};
+use common::config::{self, Broker, Database, ForTests, Log, Secret, Unusable};
 use common::secret;
 
 use common::access::Role;
@@ -63,6 +63,8 @@ pub(crate) struct Serve {
     pub(crate) drain: Duration,
     #[command(flatten)]
     pub(crate) log: Log,
+    #[command(flatten)]
+    pub(crate) for_tests: ForTests,
 }
 
 /// Settings of `migrate`.

@@ -36,6 +36,7 @@ const HINTS: usize = 1_024;
 /// `/health/ready` and in its log what it still waits for.
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     settings.log.init()?;
+    settings.for_tests.arm();
     let database = settings.database.resolve()?;
     let broker =
         settings.broker.resolve(&format!("gathering-api {}", common::telemetry::process_name()))?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
+use crate::breakpoint::Breakpoint;
 use crate::broker::BrokerConfig;
 use crate::telemetry::LogFormat;
 
@@ -192,6 +193,21 @@ fn check_postgres(variable: &str, url: &Secret) -> Result<(), Unusable> {
         return Ok(());
     }
     Err(Unusable::new(variable, format!("is not an address; it wants the form {POSTGRES_FORM}")))
+}
+
+/// For the tests of this project; `--help` does not show it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ForTests {
+    /// After which commit the process ends abruptly: `record:3`, `any:7`; with `:hold`, it halts there instead
+    #[arg(long, env = "GATHERING_TEST_STOP_AFTER", hide = true, value_name = "COMMIT")]
+    pub test_stop_after: Option<Breakpoint>,
+}
+
+impl ForTests {
+    /// Arms the breakpoint, if one is given.
+    pub fn arm(&self) {
+        self.test_stop_after.clone().into_iter().for_each(Breakpoint::arm);
+    }
 }
 
 /// RabbitMQ.

@@ -1,12 +1,13 @@
 //! The vocabulary of GatheRing: its names, its rules, its storage and its messages.
 //!
-//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`retry`],
-//! [`schedule`])
+//! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`takeover`],
+//! [`retry`], [`schedule`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
 pub mod access;
 pub mod advance;
 pub mod batch;
+pub mod breakpoint;
 pub mod broker;
 pub mod clock;
 pub mod config;
@@ -27,4 +28,5 @@ pub mod schedule;
 pub mod secret;
 pub mod shutdown;
 pub mod store;
+pub mod takeover;
 pub mod telemetry;

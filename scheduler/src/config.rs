@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use common::config::{self, Broker, Database, Log};
+use common::config::{self, Broker, Database, ForTests, Log};
 
 /// GatheRing's scheduler: one leads and keeps time, the others stand by.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub broker: Broker,
     #[command(flatten)]
     pub log: Log,
+    #[command(flatten)]
+    pub for_tests: ForTests,
     /// Where /health/live, /health/ready and /metrics are served; `off` serves none
     #[arg(long, env = "GATHERING_OPS_ADDR", default_value = "127.0.0.1:8082", value_name = "ADDRESS",
         value_parser = ops_addr, global = true)]

@@ -10,6 +10,7 @@ fn main() -> std::process::ExitCode {
         match config.command.unwrap_or(Command::Serve) {
             Command::Serve => {
                 config.log.init()?;
+                config.for_tests.arm();
                 scheduler::serve(config, shutdown::on_signal()?).await
             }
             Command::Health => match config.ops_addr {

@@ -118,6 +118,16 @@ impl Broker {
             .expect("a queue can be deleted");
     }
 
+    /// Takes a lane's queue away from the exchange; what is in it stays.
+    pub async fn unbind(&self, lane: &str) {
+        let (queue, exchange) = (self.lane(lane), format!("{}.work", self.prefix));
+        let channel = self.channel().await;
+        channel
+            .queue_unbind(queue.into(), exchange.into(), lane.into(), FieldTable::default())
+            .await
+            .expect("a queue can be unbound");
+    }
+
     /// Removes all that has this prefix. `lanes` are those to remove when the management API is not there to list them.
     pub async fn remove_all(&self, lanes: &[String]) {
         let mut queues = vec![self.dead()];

@@ -175,18 +175,8 @@ impl TestFleet {
 
     /// Starts one more process, with variables of its own; returns its index within its role.
     pub fn add(&mut self, role: Role, environment: &[(&str, &str)]) -> usize {
-        self.add_under(&[], role, environment)
-    }
-
-    /// The same, under another program such as `faketime -f +1h`.
-    pub fn add_under(
-        &mut self,
-        wrapper: &[&str],
-        role: Role,
-        environment: &[(&str, &str)],
-    ) -> usize {
         let port = Port::claim();
-        let mut command = self.command(wrapper, role, &port);
+        let mut command = self.command(role, &port);
         command.envs(environment.iter().copied());
         self.spawned += 1;
         let process =
@@ -195,16 +185,8 @@ impl TestFleet {
         self.count(role) - 1
     }
 
-    fn command(&self, wrapper: &[&str], role: Role, port: &Port) -> Command {
-        let program = binary(&format!("gathering-{}", role.name()));
-        let mut command = match wrapper {
-            [] => command(&program),
-            [first, rest @ ..] => {
-                let mut command = command(first.as_ref());
-                command.args(rest).arg(&program);
-                command
-            }
-        };
+    fn command(&self, role: Role, port: &Port) -> Command {
+        let mut command = command(&binary(&format!("gathering-{}", role.name())));
         let database = self.direct.iter().rev().find(|(of, _)| *of == role);
         command
             .env("DATABASE_URL", database.map_or(self.database.url(), |(_, url)| url))
@@ -382,6 +364,18 @@ impl TestFleet {
     /// Waits until every run has ended and the outbox is empty.
     pub async fn drain(&self, timeout: Duration) {
         drained(&self.database, timeout).await;
+    }
+
+    /// Fails the test unless all that was accepted has ended, and no node of it ran without being asked.
+    pub async fn all_ended(&self, accepted: &[String]) {
+        let query = "select a from unnest($1::text[]) as a
+                     where not exists (select from runs where id = a::uuid and finished_at is not null)";
+        let lost: Vec<String> = sqlx::query_scalar(query)
+            .bind(accepted)
+            .fetch_all(self.database.pool())
+            .await
+            .expect("the database answers");
+        assert!(lost.is_empty(), "accepted, and not ended: {lost:?}");
     }
 
     /// Ends the test: fails it when work is left over or was recorded twice, when a process has ended or panicked,

@@ -14,6 +14,7 @@ pub mod database;
 pub mod events;
 pub mod fleet;
 pub mod http_target;
+pub mod ledger;
 pub mod leftovers;
 pub mod ports;
 pub mod process;

@@ -20,5 +20,8 @@ mod problems;
 mod rules;
 mod runs;
 mod schedules;
+mod simulation;
 mod smoke;
+mod soak;
+mod stops;
 mod stream;

@@ -91,7 +91,6 @@ async fn a_worker_that_stops_finishes_what_it_runs() {
     fleet.finish().await;
 }
 
-/// Also fault 16.
 #[tokio::test]
 async fn a_worker_that_stops_hands_back_what_does_not_end_in_time() {
     let target = HttpTarget::start().await;

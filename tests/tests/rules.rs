@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::definitions::*;
 
 /// An api behind a proxy to the broker, with everything else beside it.
-async fn api_behind_proxy() -> (TestFleet, Proxy) {
+pub(crate) async fn api_behind_proxy() -> (TestFleet, Proxy) {
     let servers = Servers::shared().await;
     let proxy = Proxy::before(&servers.amqp_url).await;
     let options = FleetOptions::default().with_broker_via(Role::Api, &proxy, &servers);
@@ -278,7 +278,6 @@ async fn r4_a_late_result_meets_a_raised_fence() {
     fleet.finish().await;
 }
 
-/// Also fault 1.
 #[tokio::test]
 async fn r5_a_worker_killed_in_a_node_is_replaced_within_five_seconds() {
     let target = HttpTarget::start().await;
@@ -313,7 +312,6 @@ async fn r5_a_worker_killed_in_a_node_is_replaced_within_five_seconds() {
     fleet.finish().await;
 }
 
-/// Also fault 20.
 #[tokio::test]
 async fn r6_duplicates_of_every_message_execute_nothing_twice() {
     let target = HttpTarget::start().await;
@@ -397,7 +395,7 @@ async fn r6_a_node_may_say_that_it_must_not_run_again() {
     fleet.finish().await;
 }
 
-/// Also fault 28. It takes as long as the design says that it may: a probe goes out after 15 s.
+/// It takes as long as the design says that it may: a probe goes out after 15 s.
 #[tokio::test]
 async fn r7_purged_queues_are_refilled() {
     let mut fleet = TestFleet::start(FleetOptions { workers: 0, ..FleetOptions::default() }).await;
@@ -471,7 +469,6 @@ async fn r9_a_standby_takes_over_within_five_seconds_of_the_leaders_death() {
     fleet.finish().await;
 }
 
-/// Also fault 19.
 #[tokio::test]
 async fn r9_a_standby_takes_over_within_twenty_seconds_of_a_cut_link() {
     let mut fleet =

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::breakpoint;
 use common::broker::{Hint, HintKind};
 use common::context::RunContext;
 use common::graph::NodeIx;
@@ -159,6 +160,7 @@ impl Starts {
             }
         }
         tx.commit().await?;
+        breakpoint::committed("start").await;
         let runs = starts.iter().zip(&answers).filter_map(|(item, answer)| match answer {
             StartAnswer::Started(_) => Some((item.run, RunState::Running)),
             StartAnswer::Ended(state) => Some((item.run, *state)),
@@ -197,6 +199,7 @@ impl Claims {
         let core = &self.core;
         let mut conn = core.pool.acquire().await?;
         let mut answers = claim::claim(&mut conn, claims, core.id, &core.definitions).await?;
+        breakpoint::committed("claim").await;
         if self.doubt.is_open() {
             for (answer, item) in answers.iter_mut().zip(claims) {
                 if matches!(answer, ClaimAnswer::NotQueued) {
@@ -259,6 +262,7 @@ impl Records {
             }
         }
         tx.commit().await?;
+        breakpoint::committed("record").await;
         let settled = answers.into_iter().map(|answer| match answer {
             RecordAnswer::Recorded(claimed) => Settled::Recorded(core.assign(claimed)),
             RecordAnswer::Stale => Settled::Stale,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use common::config::{self, Broker, Database, Log};
+use common::config::{self, Broker, Database, ForTests, Log};
 use common::secret;
 
 use crate::node::Commands;
@@ -38,6 +38,8 @@ pub(crate) struct WorkerArgs {
     pub(crate) secrets: secret::Setting,
     #[command(flatten)]
     pub(crate) log: Log,
+    #[command(flatten)]
+    pub(crate) for_tests: ForTests,
     /// Where /health and /metrics are served, or `off`
     #[arg(long, env = "GATHERING_OPS_ADDR", default_value = "127.0.0.1:8081", value_name = "ADDRESS",
         value_parser = ops_addr)]

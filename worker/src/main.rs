@@ -21,6 +21,7 @@ fn main() -> std::process::ExitCode {
         match cli.command {
             None | Some(Command::Serve) => {
                 cli.worker.log.init()?;
+                cli.worker.for_tests.arm();
                 serve::serve(cli.worker).await
             }
             Some(Command::Health) => match cli.worker.ops_addr {

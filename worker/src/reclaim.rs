@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use common::context::RunContext;
 use common::store;
-use common::store::reclaim::{self, Found, Life, loss};
+use common::store::reclaim::{self, Found, loss};
+use common::takeover::{Holder, OnFound, on_found};
 use uuid::Uuid;
 
 use crate::commit::{Assigned, Settled};
@@ -28,7 +29,7 @@ pub(crate) async fn look(
     let mut taken = Vec::new();
     let mut second = false;
     for _ in 0..LOOKS {
-        let (unsure, alive) = match take_dead(worker, &context, job, second, &mut taken).await {
+        let (unsure, ask_again) = match take_dead(worker, &context, job, second, &mut taken).await {
             Ok(left) => left,
             // What was taken is executed; the audit finds the rest.
             Err(error) if !taken.is_empty() => {
@@ -37,7 +38,7 @@ pub(crate) async fn look(
             }
             Err(error) => return Err(error),
         };
-        match (unsure, alive && !second) {
+        match (unsure, ask_again) {
             (true, _) => {
                 second = true;
                 tokio::time::sleep(SECOND_LOOK).await;
@@ -70,7 +71,7 @@ async fn context(
     }
 }
 
-/// Takes over from the dead; says whether it is unsure of an owner, and whether one lives. No connection is held while
+/// Takes over from the dead; says whether an owner is to be looked at twice, and whether one is to be asked again. No connection is held while
 /// what was found is recorded: the recorder needs one, too.
 async fn take_dead(
     worker: &Worker,
@@ -83,40 +84,37 @@ async fn take_dead(
         let mut conn = worker.core.pool.acquire().await?;
         let mut seen = Vec::new();
         for found in reclaim::under(&mut conn, context.id, job).await? {
-            let life = life(worker, &mut conn, context, &found).await?;
-            seen.push((found, life));
+            let holder = holder(worker, &mut conn, context, &found).await?;
+            seen.push((found, holder));
         }
         seen
     };
-    let (mut unsure, mut alive) = (false, false);
-    for (found, life) in seen {
-        match life {
-            Some(Life::Unsure) if !second => unsure = true,
-            Some(Life::Dead | Life::Unsure) => {
-                taken.extend(take_over(worker, context, job, &found).await?);
-            }
-            Some(Life::Alive) => alive = true,
-            None => {}
+    let (mut unsure, mut ask_again) = (false, false);
+    for (found, holder) in seen {
+        match on_found(holder, second) {
+            OnFound::TakeOver => taken.extend(take_over(worker, context, job, &found).await?),
+            OnFound::LookTwice => unsure = true,
+            OnFound::AskAgain => ask_again = true,
+            OnFound::Leave => {}
         }
     }
-    Ok((unsure, alive))
+    Ok((unsure, ask_again))
 }
 
-/// Whether the owner of what was found lives; none when it is this worker, and executes it. What this worker owns and
-/// does not execute is taken over as from the dead.
-async fn life(
+/// Whose it is. What this worker owns and does not execute is nobody's.
+async fn holder(
     worker: &Worker,
     conn: &mut store::Connection,
     context: &RunContext,
     found: &Found,
-) -> Result<Option<Life>, store::Error> {
+) -> Result<Holder, store::Error> {
     if found.owner != worker.core.id {
-        return reclaim::life(conn, found.owner).await.map(Some);
+        return reclaim::life(conn, found.owner).await.map(Holder::There);
     }
     let node = context.graph.index(&found.node);
-    let executed =
+    let executing =
         node.is_some_and(|node| worker.core.executing.contains(context.id, node, found.attempt));
-    Ok((!executed).then_some(Life::Dead))
+    Ok(Holder::Here { executing })
 }
 
 async fn take_over(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::broker::Delivery;
+use common::takeover::{AtHand, OnDelivery, on_delivery};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -50,9 +51,13 @@ impl Jobs {
         let mut held = lock(&self.held);
         if let Some(hand) = held.get(&id) {
             let mut current = lock(&hand.delivery);
-            match current.as_ref() {
-                Some(first) if first.is_open() => delivery.ack(),
-                _ => *current = Some(delivery),
+            let at_hand = match current.as_ref() {
+                Some(first) if first.is_open() => AtHand::Delivered,
+                _ => AtHand::Undelivered,
+            };
+            match on_delivery(at_hand) {
+                OnDelivery::Adopt => *current = Some(delivery),
+                OnDelivery::Duplicate | OnDelivery::Begin => delivery.ack(),
             }
             return None;
         }

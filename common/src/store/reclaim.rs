@@ -1,61 +1,18 @@
 //! What becomes of node runs whose worker may have died: one rule, for take-over and for the audit.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::context::{RunContext, RunRow};
 use crate::failure::{ErrorKind, NodeError};
-use crate::pipeline::OnWorkerLost;
 use crate::store::definitions::Definitions;
 use crate::store::follow::Keeping;
 use crate::store::record::{Outcome, Record, Recorded, record};
 use crate::store::stop;
 
-/// How many workers may die under a node run; the last of them fails it.
-pub const MAX_LOSSES: i32 = 3;
-
-/// How long a node run waits that has lost two workers, before it is tried alone.
-pub const LOST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Whether a node run is to be executed by a worker that runs nothing else meanwhile.
-pub fn runs_alone(losses: i32) -> bool {
-    losses >= MAX_LOSSES - 1
-}
-
-/// What becomes of a node run that has lost its worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recovery {
-    /// It goes on at once.
-    Again,
-    /// It waits, and then runs alone.
-    Later,
-    /// It fails.
-    Fail,
-}
-
-/// Decides by the losses before this one.
-pub fn recovery(losses: i32, on_worker_lost: OnWorkerLost) -> Recovery {
-    match (on_worker_lost, losses + 1) {
-        (OnWorkerLost::Fail, _) => Recovery::Fail,
-        (OnWorkerLost::Retry, lost) if lost >= MAX_LOSSES => Recovery::Fail,
-        (OnWorkerLost::Retry, lost) if runs_alone(lost) => Recovery::Later,
-        (OnWorkerLost::Retry, _) => Recovery::Again,
-    }
-}
-
-/// Whether a worker lives, as far as Postgres knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    /// Its session holds its lock.
-    Alive,
-    /// Its lock is free.
-    Dead,
-    /// Its lock is free, but the server was restarted since it took it: it may be about to take it again.
-    Unsure,
-}
+pub use crate::takeover::{LOST_PAUSE, Life, MAX_LOSSES, Recovery, recovery, runs_alone};
 
 /// Asks for a worker's lock: shared, so that askers do not hide from each other, and for this statement only.
 pub async fn life(conn: &mut PgConnection, worker: Uuid) -> Result<Life, sqlx::Error> {
@@ -179,17 +136,4 @@ pub async fn recover(
     let keeping =
         Keeping { owner: None, serves: &|_: &str| false, quick: &|_: &RunContext, _| false };
     record(conn, &records.into_iter().map(Arc::new).collect::<Vec<_>>(), keeping, 0).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_loss_goes_on_two_wait_three_fail() {
-        let retry: Vec<_> = (0..4).map(|lost| recovery(lost, OnWorkerLost::Retry)).collect();
-        assert_eq!(retry, [Recovery::Again, Recovery::Later, Recovery::Fail, Recovery::Fail]);
-        assert_eq!(recovery(0, OnWorkerLost::Fail), Recovery::Fail);
-        assert!(!runs_alone(1) && runs_alone(2));
-    }
 }

@@ -233,7 +233,7 @@ async fn lock(
 }
 
 /// The state that an outcome leads to, in a run that goes on or in one that is stopping.
-fn next_state(outcome: &Outcome, stopping: bool) -> NodeState {
+pub fn next_state(outcome: &Outcome, stopping: bool) -> NodeState {
     match outcome {
         Outcome::Completed { .. } => NodeState::Completed,
         Outcome::Failed { .. } | Outcome::Lost { .. } => NodeState::Failed,
@@ -264,11 +264,13 @@ impl Outcome {
         }
     }
 
-    fn is_spent(&self) -> bool {
+    /// Whether the attempt counts.
+    pub fn is_spent(&self) -> bool {
         matches!(self, Self::Failed { spent: true, .. } | Self::Retry { spent: true, .. })
     }
 
-    fn is_loss(&self) -> bool {
+    /// Whether the worker was lost.
+    pub fn is_loss(&self) -> bool {
         matches!(
             self,
             Self::TakenOver { .. }
@@ -279,7 +281,7 @@ impl Outcome {
     }
 
     /// How the node ended, for its edges.
-    fn end(&self) -> Option<End> {
+    pub fn end(&self) -> Option<End> {
         match self {
             Self::Completed { .. } => Some(End::Completed),
             Self::Failed { error, .. } | Self::Lost { error } => Some(End::Failed(error.clone())),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use common::breakpoint;
 use common::store::leader::LeaderError;
 use common::store::timers::{self, Fired, Timer, TimerKind};
 use futures::FutureExt;
@@ -94,6 +95,9 @@ async fn fire(desk: &mut Desk<'_>, due: &[Timer]) -> Result<Fired, LeaderError> 
     let mut tx = desk.session.begin().await?;
     let fired = timers::fire(&mut tx, due).await?;
     tx.commit().await?;
+    if fired.timers > 0 {
+        breakpoint::committed("timers").await;
+    }
     Ok(fired)
 }
 

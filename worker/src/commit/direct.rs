@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use common::breakpoint;
 use common::run::RunState;
 use common::store;
 use common::store::follow::Keeping;
@@ -38,6 +39,9 @@ impl DirectStarts {
         let started =
             start::start(&mut conn, starts, keeping, core.spare(), &core.definitions).await?;
         drop(conn);
+        if started.answers.iter().any(|answer| matches!(answer, start::Answer::Started(_))) {
+            breakpoint::committed("start").await;
+        }
         let mut runs: Vec<(Uuid, RunState)> = Vec::with_capacity(starts.len());
         let begun = starts.iter().zip(started.answers).map(|(item, answer)| match answer {
             start::Answer::Started(claimed) => {
@@ -78,6 +82,9 @@ impl DirectRecords {
         let mut conn = core.pool.acquire().await?;
         let recorded = record::record(&mut conn, items, keeping, core.spare()).await?;
         drop(conn);
+        if recorded.answers.iter().any(Option::is_some) {
+            breakpoint::committed("record").await;
+        }
         let settled = recorded.answers.into_iter().map(|kept| Some(core.assign(kept?)));
         let settled = settled.collect();
         core.announce(recorded.jobs, recorded.runs);
