@@ -140,7 +140,8 @@ impl Mirror {
         owner: Uuid,
         job: Uuid,
     ) -> Option<Vec<Claimed>> {
-        let starts = [Start { run: self.run, job }];
+        let pipeline = Some(("simulated".to_owned(), 1));
+        let starts = [Start { run: self.run, job, pipeline, traceparent: None }];
         let keeping = keeping(Some(owner));
         let started =
             start::direct::start(&mut self.conn, &starts, keeping, 0, &self.definitions).await;
