@@ -2,13 +2,19 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::outbox::Outbox;
+use common::secret::Keys;
 use common::store::Pool;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Acceptance;
-use crate::auth::Tokens;
+use crate::address::Proxies;
+use crate::audit::Audit;
+use crate::auth::password::Passwords;
+use crate::auth::{Principals, Tokens};
+use crate::limit::Limits;
 use crate::outline::Outlines;
 use crate::watch::Watch;
 
@@ -20,6 +26,16 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) outbox: Outbox,
     pub(crate) tokens: Tokens,
+    pub(crate) principals: Principals,
+    pub(crate) passwords: Passwords,
+    /// Whether anybody may make an account.
+    pub(crate) is_registration_open: bool,
+    pub(crate) audit: Audit,
+    pub(crate) limits: Limits,
+    pub(crate) proxies: Proxies,
+    /// What secrets are sealed with; none when there are none.
+    pub(crate) secrets: Option<Keys>,
+    pub(crate) request_timeout: Duration,
     pub(crate) acceptance: Acceptance,
     pub(crate) outlines: Outlines,
     pub(crate) watch: Watch,

@@ -1,13 +1,19 @@
 //! What the program is asked to do, and its settings.
 
+mod access;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use common::config::{self, Broker, Database, ForTests, Log, Secret, Unusable};
+use common::secret;
 
-use crate::auth::{Role, Tokens};
+use common::access::Role;
+
+pub(crate) use self::access::{Access, FirstAdmin, Registration};
+use crate::auth::Tokens;
 
 /// The api of GatheRing: accepts pipelines and runs over HTTP, and executes nothing
 #[derive(Debug, Parser)]
@@ -24,7 +30,7 @@ pub(crate) enum Command {
     Serve(Box<Serve>),
     /// Bring the database's schema up to date, and exit
     Migrate(Box<Migrate>),
-    /// Print an access token
+    /// Print an access token for an operator, who needs no account: it is as good as the key that signs it
     Token(Token),
     /// Ask a running api whether it is ready; exits with 0 if so
     Health(Health),
@@ -39,6 +45,10 @@ pub(crate) struct Serve {
     pub(crate) broker: Broker,
     #[command(flatten)]
     pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    #[command(flatten)]
+    pub(crate) secrets: secret::Setting,
     /// Where to listen
     #[arg(
         long,
@@ -71,8 +81,8 @@ pub(crate) struct Migrate {
 pub(crate) struct Token {
     #[command(flatten)]
     pub(crate) signing: Signing,
-    /// Whom it is for
-    #[arg(long, value_name = "NAME")]
+    /// Whom it is for: what records call them. The id of a user makes a token of that user, as if they had signed in
+    #[arg(long, value_name = "NAME", value_parser = subject)]
     pub(crate) sub: String,
     /// What they may do
     #[arg(long, value_enum)]
@@ -106,21 +116,52 @@ pub(crate) struct Signing {
     /// A file that holds GATHERING_JWT_SECRET
     #[arg(long, env = "GATHERING_JWT_SECRET_FILE", value_name = "PATH")]
     jwt_secret_file: Option<PathBuf>,
+    /// Former and coming keys, one a line: tokens that one of them signed are accepted, too
+    #[arg(long, env = "GATHERING_JWT_OTHER_SECRETS", hide_env_values = true, value_name = "KEYS")]
+    jwt_other_secrets: Option<Secret>,
+    /// A file that holds GATHERING_JWT_OTHER_SECRETS
+    #[arg(long, env = "GATHERING_JWT_OTHER_SECRETS_FILE", value_name = "PATH")]
+    jwt_other_secrets_file: Option<PathBuf>,
 }
 
 impl Signing {
-    /// What signs and verifies tokens with that key.
+    /// What signs and verifies tokens with these keys.
     pub(crate) fn tokens(&self) -> Result<Tokens, Unusable> {
         const NAME: &str = "GATHERING_JWT_SECRET";
+        const OTHERS: &str = "GATHERING_JWT_OTHER_SECRETS";
         const FORM: &str =
             "a random text of at least 32 bytes, such as `openssl rand -base64 48` prints";
         let secret =
             config::required(NAME, FORM, self.jwt_secret.as_ref(), self.jwt_secret_file.as_ref())?;
-        if secret.reveal().len() < 32 {
-            return Err(Unusable::new(NAME, format!("is too short; it wants {FORM}")));
+        let others = config::secret(
+            OTHERS,
+            self.jwt_other_secrets.as_ref(),
+            self.jwt_other_secrets_file.as_ref(),
+        )?;
+        let others = others.as_ref().map_or("", Secret::reveal).lines().map(str::trim);
+        let others: Vec<&str> = others.filter(|key| !key.is_empty()).collect();
+        let too_short = |name, keys: &[&str]| {
+            let short = keys.iter().any(|key| key.len() < 32);
+            short.then(|| Unusable::new(name, format!("is too short; it wants {FORM}")))
+        };
+        let fault = too_short(NAME, &[secret.reveal()]).or_else(|| too_short(OTHERS, &others));
+        match fault {
+            Some(fault) => Err(fault),
+            None => {
+                Ok(Tokens::new(secret.reveal().as_bytes(), others.iter().map(|key| key.as_bytes())))
+            }
         }
-        Ok(Tokens::new(secret.reveal().as_bytes()))
     }
+}
+
+/// Who a token is for, as records can hold it.
+fn subject(text: &str) -> Result<String, String> {
+    let is_plain = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);
+    if is_plain && !text.starts_with("key:") {
+        return Ok(text.to_owned());
+    }
+    Err("a name has 1 to 255 bytes, no control characters, and does not begin with `key:`"
+        .to_owned())
 }
 
 /// An address to listen on.
@@ -145,6 +186,8 @@ mod tests {
         let signing = |key: &str| Signing {
             jwt_secret: Some(Secret::from(key.to_owned())),
             jwt_secret_file: None,
+            jwt_other_secrets: None,
+            jwt_other_secrets_file: None,
         };
         assert!(signing(&"x".repeat(32)).tokens().is_ok());
         let refusal = signing("short-secret").tokens().err().expect("it is too short").to_string();

@@ -174,6 +174,9 @@ impl From<&store::Error> for ApiError {
             (Some("schedules_name_taken"), _) => {
                 Self::new(Kind::NameTaken, "There is a schedule of this name; choose another.")
             }
+            (Some("users_email_taken"), _) => {
+                Self::new(Kind::EmailTaken, "There is an account with this email.")
+            }
             // Text that is not UTF-8 or has U+0000, a number that is too large, something too large for an index.
             (_, Some("22021" | "22P05" | "22003" | "54000")) => {
                 Self::new(Kind::Invalid, "The database cannot hold a value of this request.")

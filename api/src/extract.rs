@@ -6,9 +6,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use common::pipeline;
 use common::problem::unstorable;
+use futures::StreamExt;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ use crate::fields::Fields;
 const LIMIT: usize = 1024 * 1024;
 /// The largest definition.
 const PIPELINE_LIMIT: usize = 4 * 1024 * 1024;
+/// How much is taken of a body that is too large, and for how long.
+const MOST_DISCARDED: usize = 16 * 1024 * 1024;
+const PATIENCE_FOR_NOTHING: Duration = Duration::from_secs(5);
 /// How long a client may take to send a body.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -99,13 +103,19 @@ fn unsupported(taken: &str) -> ApiError {
 }
 
 async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large =
-        || ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."));
+    // What is left of it is not read, so that the connection is of no more use.
+    let too_large = || {
+        ApiError::new(Kind::TooLarge, format!("The body may have {limit} bytes at most."))
+            .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+    };
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced
         .and_then(|length| length.parse().ok())
         .is_some_and(|length: u64| length > limit as u64)
     {
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
         return Err(too_large());
     }
     let reading = axum::body::to_bytes(body, limit);
@@ -118,6 +128,21 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Ap
             format!("The body did not arrive within {} s.", PATIENCE.as_secs()),
         )),
     }
+}
+
+/// Takes what a client goes on sending, up to a point: a connection that is closed under it loses the answer, too.
+async fn discard(body: Body) {
+    let mut stream = body.into_data_stream();
+    let taking = async {
+        let mut taken = 0;
+        while let Some(Ok(piece)) = stream.next().await {
+            taken += piece.len();
+            if taken > MOST_DISCARDED {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE_FOR_NOTHING, taking).await;
 }
 
 fn is_over_limit(error: &axum::Error) -> bool {
@@ -184,6 +209,83 @@ impl<S: Send + Sync> FromRequestParts<S> for ScheduleId {
         };
         Uuid::try_parse(&text).map(Self).map_err(malformed)
     }
+}
+
+/// The only parameter of the path, the id of something that is not a run.
+pub(crate) struct Id(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Uuid::try_parse(&text)
+            .map(Self)
+            .map_err(|_| ApiError::malformed(format!("{text:?} is not an id: that is a UUID.")))
+    }
+}
+
+/// What somebody signs in with: JSON, or the form of OAuth 2.
+pub(crate) struct SignIn {
+    pub(crate) email: String,
+    pub(crate) password: String,
+}
+
+impl<S: Send + Sync> FromRequest<S> for SignIn {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_form = kind.is_some_and(|kind| {
+            kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM)
+        });
+        let (mut fields, names) = if is_form {
+            (form(request).await?, ("username", "password"))
+        } else {
+            let body = JsonBody::from_request(request, state).await?;
+            (Fields::of(body.value, ""), ("email", "password"))
+        };
+        if is_form && fields.string("grant_type").as_deref() != Some("password") {
+            fields.fault("grant_type", "must be \"password\"");
+        }
+        // Clients of OAuth 2 may send these; there is nothing here that they could choose.
+        for ignored in ["scope", "client_id", "client_secret"] {
+            if is_form {
+                fields.take(ignored);
+            }
+        }
+        let (email, password) = (fields.string(names.0), fields.string(names.1));
+        if email.is_none() {
+            fields.missing(names.0);
+        }
+        if password.is_none() {
+            fields.missing(names.1);
+        }
+        let read =
+            Self { email: email.unwrap_or_default(), password: password.unwrap_or_default() };
+        fields.finish(read).map_err(ApiError::pointed)
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The fields of a form, each given once.
+async fn form(request: Request) -> Result<Fields, ApiError> {
+    let (parts, body) = request.into_parts();
+    let bytes = read(&parts.headers, body, LIMIT).await?;
+    let mut request = Request::new(Body::from(bytes));
+    *request.method_mut() = axum::http::Method::POST;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(FORM));
+    let read = axum::Form::<Vec<(String, String)>>::from_request(request, &()).await;
+    let axum::Form(pairs) = read.map_err(|rejection| ApiError::malformed(rejection.body_text()))?;
+    let mut fields = serde_json::Map::new();
+    for (name, value) in pairs {
+        if fields.insert(name.clone(), Value::String(value)).is_some() {
+            return Err(ApiError::malformed(format!("{name:?} is given more than once.")));
+        }
+    }
+    storable(Value::Object(fields)).map(|fields| Fields::of(fields, ""))
 }
 
 /// A run's id and one of its nodes.

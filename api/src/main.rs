@@ -1,12 +1,17 @@
 //! The api of GatheRing. It accepts, and executes nothing.
 
 mod accept;
+mod account;
+mod address;
 mod app;
+mod audit;
 mod auth;
 mod config;
 mod error;
 mod extract;
 mod fields;
+mod hygiene;
+mod limit;
 mod once;
 mod outline;
 mod page;
@@ -55,7 +60,8 @@ async fn migrate(settings: &Migrate) -> anyhow::Result<()> {
 /// The token, alone on its line.
 #[expect(clippy::print_stdout, reason = "printing is what it is for")]
 fn print_token(settings: &Token) -> anyhow::Result<()> {
-    let token = settings.signing.tokens()?.sign(&settings.sub, settings.role, settings.ttl)?;
+    let tokens = settings.signing.tokens()?;
+    let (token, _) = tokens.sign(&settings.sub, settings.role, settings.ttl)?;
     println!("{token}");
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! The outermost layer: what every request and every answer has.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -13,29 +15,79 @@ use futures::FutureExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::app::App;
 use crate::error::{ApiError, Kind, Raised};
+use crate::limit::{Counted, Tier};
+use crate::{address, hygiene};
 
 /// The header that names a request, taken from the client or made.
 const REQUEST_ID: &str = "x-request-id";
+
+/// The other end of the connection; the server puts it into each request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// The client's own address, as far as trusted proxies tell it.
+    pub(crate) address: IpAddr,
+    pub(crate) request_id: String,
+    /// Whether the client speaks TLS.
+    is_secure: bool,
+}
+
+impl Source {
+    fn of(app: &App, request: &Request, id: &HeaderValue) -> Self {
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        Self {
+            address: app.proxies.client(peer, request.headers()),
+            request_id: id.to_str().unwrap_or_default().to_owned(),
+            is_secure: app.proxies.is_secure(peer, request.headers()),
+        }
+    }
+
+    /// As whom somebody is counted who is not signed in.
+    pub(crate) fn address_key(&self) -> String {
+        format!("at:{}", address::counted(self.address))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Source {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let source = parts.extensions.get::<Self>().cloned();
+        source.ok_or_else(|| ApiError::internal("a request without a source"))
+    }
+}
 
 /// Names the request, runs it in a span of that name, and turns whatever went wrong into a problem document.
 ///
 /// The line for each request that may change something is at `info`, that for a mere look at `debug`. What failed for
 /// our own reasons is at `error`.
-pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
+pub(crate) async fn handle(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
+    let source = Source::of(&app, &request, &id);
     let traceparent = traceparent(request.headers());
     let run = run_in(request.uri().path()).map(tracing::field::display);
     let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default(), run);
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
+    let is_ops = is_ops(request.uri().path());
     request.extensions_mut().insert(traceparent);
+    request.extensions_mut().insert(source.clone());
     let began = Instant::now();
-    let mut response = AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .instrument(span.clone())
-        .await
-        .unwrap_or_else(|panic| ApiError::internal(what_panicked(&*panic)).into_response());
+    let answering = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let mut response = match tokio::time::timeout(app.request_timeout, answering).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => ApiError::internal(what_panicked(&*panic)).into_response(),
+        Err(_) => overdue(app.request_timeout).into_response(),
+    };
+    if !is_ops && response.extensions_mut().remove::<Counted>().is_none() {
+        response = counted(&app, &source, response).await;
+    }
     {
         let _entered = span.enter();
         let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
@@ -54,7 +106,28 @@ pub(crate) async fn handle(mut request: Request, next: Next) -> Response {
         }
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    hygiene::add(response.headers_mut(), source.is_secure);
     response
+}
+
+/// What operators and orchestrators ask is not counted.
+fn is_ops(path: &str) -> bool {
+    path == "/metrics" || path.starts_with("/health/")
+}
+
+/// Counts what no route has counted: addresses and methods that there are not, and what ran out of time.
+async fn counted(app: &App, source: &Source, response: Response) -> Response {
+    match app.limits.charge(Tier::Read, &source.address_key()).await {
+        Some(count) => {
+            let refusal = count.refusal().map(IntoResponse::into_response);
+            count.mark(refusal.unwrap_or(response))
+        }
+        None => response,
+    }
+}
+
+fn overdue(limit: std::time::Duration) -> ApiError {
+    ApiError::new(Kind::TooSlow, format!("The answer was not there within {limit:?}."))
 }
 
 /// The run that an address is about.

@@ -1,5 +1,8 @@
 //! The table of all routes: method, path, what it needs, and what it does.
 
+mod api_keys;
+mod audit_events;
+mod auth;
 mod batch;
 mod docs;
 mod events;
@@ -8,26 +11,26 @@ mod openapi;
 mod pipelines;
 mod runs;
 mod schedules;
+mod secrets;
 mod submit;
+mod users;
 mod validate;
 mod workers;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::{HeaderValue, Method};
 use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use common::access::Role;
 
 use crate::app::App;
-use crate::auth::{Needs, Role, admit};
-use crate::request;
+use crate::auth::{Needs, admit};
+use crate::limit::Tier;
+use crate::{hygiene, request};
 
 /// One row of the table.
 struct Route {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the handler knows it; this is for who reads the table")
-    )]
     method: Method,
     path: &'static str,
     needs: Needs,
@@ -52,9 +55,28 @@ fn table() -> Vec<Route> {
     const PUT: Method = Method::PUT;
     const PATCH: Method = Method::PATCH;
     const DELETE: Method = Method::DELETE;
+    const NOBODY: Needs = Needs::Nobody;
     const VIEWER: Needs = Needs::Role(Role::Viewer);
     const OPERATOR: Needs = Needs::Role(Role::Operator);
+    const ADMIN: Needs = Needs::Role(Role::Admin);
     vec![
+        route(POST, "/v1/auth/register", NOBODY, auth::register),
+        route(POST, "/v1/auth/token", NOBODY, auth::token),
+        route(POST, "/v1/auth/refresh", NOBODY, auth::refresh),
+        route(POST, "/v1/auth/logout", VIEWER, auth::logout),
+        route(POST, "/v1/auth/password", VIEWER, auth::password),
+        route(GET, "/v1/auth/me", VIEWER, auth::me),
+        route(POST, "/v1/api-keys", VIEWER, api_keys::create),
+        route(GET, "/v1/api-keys", VIEWER, api_keys::list),
+        route(DELETE, "/v1/api-keys/{id}", VIEWER, api_keys::revoke),
+        route(POST, "/v1/users", ADMIN, users::create),
+        route(GET, "/v1/users", ADMIN, users::list),
+        route(GET, "/v1/users/{id}", ADMIN, users::read),
+        route(PATCH, "/v1/users/{id}", ADMIN, users::change),
+        route(GET, "/v1/audit-events", ADMIN, audit_events::list),
+        route(POST, "/v1/secrets", OPERATOR, secrets::put),
+        route(GET, "/v1/secrets", VIEWER, secrets::list),
+        route(DELETE, "/v1/secrets/{name}", OPERATOR, secrets::delete),
         route(POST, "/v1/pipelines", OPERATOR, pipelines::create),
         route(GET, "/v1/pipelines", VIEWER, pipelines::list),
         route(POST, "/v1/pipelines/validate", VIEWER, validate::validate),
@@ -86,19 +108,24 @@ fn table() -> Vec<Route> {
         route(GET, "/v1/schedules/{id}/backfills", VIEWER, schedules::backfills),
         route(POST, "/v1/events", OPERATOR, schedules::post_event),
         route(GET, "/v1/workers", VIEWER, workers::list),
-        route(GET, "/openapi.json", Needs::Nobody, openapi::document),
-        route(GET, "/docs", Needs::Nobody, docs::page),
+        route(GET, "/openapi.json", NOBODY, openapi::document),
+        route(GET, "/docs", NOBODY, docs::page),
     ]
 }
 
-/// The api as a service; `ops` answers what operators ask of every process.
-pub(crate) fn router(app: App, ops: Router) -> Router {
+/// The api as a service; `ops` answers what operators ask of every process, and pages of `origins` may call it.
+pub(crate) fn router(app: App, ops: Router, origins: Vec<HeaderValue>) -> Router {
     let mut router = Router::new();
-    for Route { path, needs, handler, .. } in table() {
-        let guard = middleware::from_fn_with_state((app.clone(), needs), admit);
+    for Route { method, path, needs, handler } in table() {
+        let tier = Tier::of(&method, path);
+        let guard = middleware::from_fn_with_state((app.clone(), needs, tier), admit);
         router = router.route(path, handler.route_layer(guard));
     }
-    router.with_state(app).merge(ops).layer(middleware::from_fn(request::handle))
+    let mut router = router.with_state(app.clone()).merge(ops);
+    if !origins.is_empty() {
+        router = router.layer(hygiene::cors(origins));
+    }
+    router.layer(middleware::from_fn_with_state(app, request::handle))
 }
 
 #[cfg(test)]
@@ -124,23 +151,44 @@ mod tests {
         assert_eq!(documented, table);
     }
 
+    /// Whoever reads the document knows what each route asks for.
     #[test]
-    fn only_the_documentation_is_for_everybody() {
+    fn the_document_says_what_each_route_needs() {
+        let document = serde_json::to_value(openapi::built()).expect("the document is JSON");
+        for route in table() {
+            let method = route.method.as_str().to_lowercase();
+            let said = &document["paths"][route.path][method]["x-needs"];
+            assert_eq!(said, route.needs.name(), "{} {}", route.method, route.path);
+        }
+    }
+
+    #[test]
+    fn only_signing_in_and_the_documentation_are_for_everybody() {
         let open: Vec<&str> = table()
             .iter()
             .filter(|route| route.needs == Needs::Nobody)
             .map(|route| route.path)
             .collect();
-        assert_eq!(open, ["/openapi.json", "/docs"]);
+        let expected =
+            ["/v1/auth/register", "/v1/auth/token", "/v1/auth/refresh", "/openapi.json", "/docs"];
+        assert_eq!(open, expected);
     }
 
+    /// Reading is for viewers and changing is not, but for what is one's own and what is an admin's.
     #[test]
-    fn reading_is_for_viewers_and_changing_is_not() {
+    fn each_role_may_do_what_it_is_for() {
+        let own = ["/v1/auth/logout", "/v1/auth/password", "/v1/api-keys", "/v1/api-keys/{id}"];
+        let admins = ["/v1/users", "/v1/users/{id}", "/v1/audit-events"];
         for route in table() {
             let Needs::Role(role) = route.needs else { continue };
             let asks = ["/v1/pipelines/validate", "/v1/schedules/preview"];
             let reads = route.method == Method::GET || asks.contains(&route.path);
-            assert_eq!(role == Role::Viewer, reads, "{} {}", route.method, route.path);
+            let expected = match route.path {
+                path if admins.contains(&path) => Role::Admin,
+                path if own.contains(&path) || reads => Role::Viewer,
+                _ => Role::Operator,
+            };
+            assert_eq!(role, expected, "{} {}", route.method, route.path);
         }
     }
 }

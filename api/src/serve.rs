@@ -1,9 +1,12 @@
 //! The life of the serving process.
 
+mod connections;
+mod prepare;
+mod wire;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use common::broker::HintListener;
 use common::ops::{self, Check, Readiness};
 use common::outbox::Outbox;
@@ -14,7 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::Acceptance;
 use crate::app::{App, Shared};
-use crate::config::Serve;
+use crate::audit::Audit;
+use crate::auth::Principals;
+use crate::auth::password::Passwords;
+use crate::config::{Registration, Serve};
+use crate::limit::{self, Limits};
 use crate::outline::Outlines;
 use crate::routes;
 use crate::watch::Watch;
@@ -34,6 +41,10 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let broker =
         settings.broker.resolve(&format!("gathering-api {}", common::telemetry::process_name()))?;
     let tokens = settings.signing.tokens()?;
+    let first_admin = settings.access.first_admin()?;
+    let secrets = settings.secrets.resolve()?;
+    let redis = settings.access.redis()?;
+    let passwords = Passwords::new()?;
     let metrics = ops::metrics()?;
     let draining = shutdown::on_signal()?;
     // What is behind the requests goes on until the last of them is answered.
@@ -45,12 +56,24 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let (listening, _) = HintListener::start(broker, hints, stopping.clone());
     let watch = Watch::default();
     tokio::spawn(watch.clone().run(pool.clone(), arrivals, stopping.clone()));
-    tokio::spawn(say_what_is_waited_for(pool.clone(), stopping.clone()));
 
     let statuses = vec![outbox.publisher().status(), listening];
-    let readiness = Readiness::new(Some(postgres(pool.clone())), statuses);
+    let prepared = CancellationToken::new();
+    let readiness = Readiness::new(Some(postgres(pool.clone(), prepared.clone())), statuses);
+    let shared = redis.map(|client| {
+        limit::Shared::start(client, settings.broker.prefix.clone(), stopping.clone())
+    });
+    let audit = Audit::start(pool.clone());
     let app = App::new(Shared {
         acceptance: Acceptance::start(pool.clone(), outbox.clone()),
+        principals: Principals::start(pool.clone()),
+        passwords,
+        is_registration_open: settings.access.registration == Registration::Open,
+        audit: audit.clone(),
+        limits: Limits::new(settings.access.rates(), shared),
+        proxies: settings.access.proxies(),
+        secrets,
+        request_timeout: settings.access.request_timeout,
         pool,
         outbox,
         tokens,
@@ -58,22 +81,23 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         watch,
         draining: draining.clone(),
     });
-    let router = routes::router(app, ops::router(readiness.clone(), metrics));
+    tokio::spawn(prepare::prepare(app.clone(), first_admin, prepared, stopping.clone()));
+    tokio::spawn(tidy(app.clone(), stopping.clone()));
+    let ops = ops::router(readiness.clone(), metrics);
+    let router = routes::router(app, ops, settings.access.cors_origins);
     let listener = ops::listen(settings.http_addr).await?;
     tracing::info!(addr = %listener.local_addr()?, "serving");
-    // An answer is one small write: holding it back to fill a packet would only delay it.
-    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(drained(draining.clone(), readiness))
-        .into_future();
+    let drained = drained(draining.clone(), readiness);
+    let served = connections::serve(listener, router, settings.access.header_timeout, drained);
     let overdue = async {
         draining.cancelled().await;
         tokio::time::sleep(settings.drain).await;
     };
     tokio::select! {
-        served = served => served?,
+        () = served => {}
         () = overdue => tracing::warn!("requests are still under way after GATHERING_DRAIN; they are cut off"),
     }
+    audit.written().await;
     stopping.cancel();
     outbox_tasks.ended().await;
     tracing::info!("stopped");
@@ -88,13 +112,14 @@ async fn drained(draining: CancellationToken, readiness: Arc<Readiness>) {
     tokio::time::sleep(LAME).await;
 }
 
-/// Whether the database can be asked, and has the schema that this program knows.
-fn postgres(pool: Pool) -> Check {
+/// Whether the database can be asked, and has the schema and the accounts that this program wants.
+fn postgres(pool: Pool, prepared: CancellationToken) -> Check {
     Box::new(move || {
-        let pool = pool.clone();
+        let (pool, prepared) = (pool.clone(), prepared.clone());
         Box::pin(async move {
             match store::is_migrated(&pool).await {
-                Ok(true) => Ok(()),
+                Ok(true) if prepared.is_cancelled() => Ok(()),
+                Ok(true) => Err("not prepared yet".to_owned()),
                 Ok(false) => Err("not migrated yet".to_owned()),
                 Err(error) => {
                     tracing::debug!(%error, "the database does not answer");
@@ -105,10 +130,10 @@ fn postgres(pool: Pool) -> Check {
     })
 }
 
-/// Logs what is waited for at the start.
-async fn say_what_is_waited_for(pool: Pool, stopping: CancellationToken) {
-    tokio::select! {
-        () = store::wait_until_migrated(&pool) => {}
-        () = stopping.cancelled() => {}
+/// Forgets, once a minute, the counts of those who have not come for a while.
+async fn tidy(app: App, stopping: CancellationToken) {
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
+    while stopping.run_until_cancelled(minute.tick()).await.is_some() {
+        app.limits.tidy();
     }
 }

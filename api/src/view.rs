@@ -44,6 +44,8 @@ pub(crate) struct RunView {
     /// What asked for it.
     trigger: Value,
     tags: Vec<String>,
+    /// Who asked for it: a user's id, `key:<prefix>`, or the name in an operator's token.
+    created_by: String,
     rerun_of: Option<Uuid>,
     created_at: Stamp,
     started_at: Option<Stamp>,
@@ -126,6 +128,7 @@ impl RunView {
             error: run.error,
             trigger: run.trigger,
             tags: run.tags,
+            created_by: run.created_by,
             rerun_of: run.rerun_of,
             created_at: Stamp(run.created_at),
             started_at: run.started_at.map(Stamp),
@@ -148,6 +151,8 @@ pub(crate) struct RunSummary {
     error: Option<Value>,
     trigger: Value,
     tags: Vec<String>,
+    /// Who asked for it: a user's id, `key:<prefix>`, or the name in an operator's token.
+    created_by: String,
     rerun_of: Option<Uuid>,
     created_at: Stamp,
     started_at: Option<Stamp>,
@@ -165,6 +170,7 @@ impl From<runs::Summary> for RunSummary {
             error: run.error,
             trigger: run.trigger,
             tags: run.tags,
+            created_by: run.created_by,
             rerun_of: run.rerun_of,
             created_at: Stamp(run.created_at),
             started_at: run.started_at.map(Stamp),

@@ -1,7 +1,7 @@
 //! Expressions and templates: Jinja, sandboxed.
 //!
 //! Both are compiled once, when a definition is, and know which nodes' outputs they name. They see `input`,
-//! `nodes.<id>.output` (the id a constant), `run`, and on an edge `output`; no files, no network, no clock. An
+//! `nodes.<id>.output` (the id a constant), `run`, `secrets.<name>` in the config of an action, and on an edge `output`; no files, no network, no clock. An
 //! undefined name is an error that names it. How long they run and what they build is limited by fuel.
 
 mod engine;
@@ -35,6 +35,8 @@ pub struct Scope<'a> {
     pub run: &'a Value,
     /// On an edge: its source's output.
     pub output: Option<&'a Value>,
+    /// In the config of an action: the secrets that it names, by name.
+    pub secrets: Option<&'a Value>,
 }
 
 /// Which names an expression may use.
@@ -133,6 +135,11 @@ impl Expression {
     /// Whether it names `output`, which only an edge has.
     pub fn names_output(&self) -> bool {
         self.needs.has("output")
+    }
+
+    /// Whether it names a secret, which only the config of an action has.
+    pub fn names_secrets(&self) -> bool {
+        self.needs.has("secrets")
     }
 
     /// Whether the engine is needed to evaluate it.

@@ -4,6 +4,7 @@
 //! [`retry`], [`schedule`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
+pub mod access;
 pub mod advance;
 pub mod batch;
 pub mod breakpoint;
@@ -24,6 +25,7 @@ pub mod problem;
 pub mod retry;
 pub mod run;
 pub mod schedule;
+pub mod secret;
 pub mod shutdown;
 pub mod store;
 pub mod takeover;

@@ -29,6 +29,10 @@ pub struct Config {
     #[arg(long, env = "GATHERING_RETENTION", default_value = "30d", value_name = "DURATION",
         value_parser = retention)]
     pub retention: Duration,
+    /// How long security events are kept
+    #[arg(long, env = "GATHERING_AUDIT_RETENTION", default_value = "365d", value_name = "DURATION",
+        value_parser = retention)]
+    pub audit_retention: Duration,
     /// What the others call this scheduler [default: its host and process id]
     #[arg(long, env = "GATHERING_NAME", value_name = "NAME")]
     pub name: Option<String>,

@@ -36,7 +36,7 @@ pub trait Duty: Send {
 }
 
 /// All duties, as a new leader takes them up: it remembers nothing.
-pub fn all(retention: Duration) -> Vec<Box<dyn Duty>> {
+pub fn all(retention: Duration, audit_retention: Duration) -> Vec<Box<dyn Duty>> {
     vec![
         Box::new(schedules::Due::default()),
         Box::new(timers::Timers::default()),
@@ -45,6 +45,6 @@ pub fn all(retention: Duration) -> Vec<Box<dyn Duty>> {
         Box::new(settle::Settle),
         Box::new(leftover::Leftover::default()),
         Box::new(audit::Audit::default()),
-        Box::new(prune::Prune::new(retention)),
+        Box::new(prune::Prune::new(retention, audit_retention)),
     ]
 }

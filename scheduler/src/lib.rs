@@ -38,7 +38,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         name,
         post: Post::new(publisher, confirms),
         heard,
-        duties: move || duty::all(config.retention),
+        duties: move || duty::all(config.retention, config.audit_retention),
     };
     let leading = candidate.run(shutdown);
     match config.ops_addr {

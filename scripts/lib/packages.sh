@@ -33,7 +33,7 @@ apt_install() {
     chmod 755 "$policy"
   fi
   "${apt[@]}" update
-  for unit in postgresql rabbitmq-server; do
+  for unit in postgresql rabbitmq-server redis-server; do
     [[ " $* " != *" $unit "* ]] || units+=("$unit")
   done
   command -v epmd >/dev/null || units+=(epmd)

@@ -3,11 +3,14 @@
 use std::sync::Once;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{EncodingKey, Header};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::events::Events;
 use crate::wait::eventually;
@@ -47,6 +50,7 @@ pub struct Run {
     pub error: Value,
     pub trigger: Value,
     pub tags: Vec<String>,
+    pub created_by: String,
     pub rerun_of: Option<String>,
     pub created_at: String,
     pub started_at: Option<String>,
@@ -114,6 +118,11 @@ impl Answer {
             assert!(self.body[field].is_string(), "a problem has a {field}: {}", self.text);
         }
         self.body
+    }
+
+    /// Fails the test unless the answer has this status.
+    pub fn expect_status(self, status: u16) {
+        assert_eq!(self.status, status, "{}", self.text);
     }
 
     /// A header's value.
@@ -198,6 +207,28 @@ impl Client {
     /// `PUT` of a JSON body.
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::PUT, path).json(body)).await
+    }
+
+    /// `PATCH` of a JSON body.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).json(body)).await
+    }
+
+    /// The same as another: with the token or key given.
+    #[must_use]
+    pub fn with(&self, token: &str) -> Self {
+        self.with_token(Some(token.to_owned()))
+    }
+
+    /// The token that it sends.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Signs in; returns the pair of tokens.
+    pub async fn sign_in(&self, email: &str, password: &str) -> Value {
+        let body = json!({"email": email, "password": password});
+        self.post("/v1/auth/token", &body).await.expect(200)
     }
 
     /// `DELETE`.
@@ -332,9 +363,31 @@ pub fn parse(body: Value) -> Run {
 /// An access token, as `gathering-api token` prints them.
 pub fn token(secret: &str, sub: &str, role: &str, ttl: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let claims = json!({"sub": sub, "role": role, "exp": (now + ttl).as_secs()});
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes()))
+    let (iat, exp) = (now.as_secs(), (now + ttl).as_secs());
+    let jti = uuid::Uuid::new_v4();
+    signed(
+        secret,
+        &json!({"iss": "gathering", "aud": "gathering", "sub": sub, "role": role, "jti": jti, "iat": iat,
+            "nbf": iat, "exp": exp}),
+    )
+}
+
+/// Any claims, signed with a secret under the name that the api gives to it.
+pub fn signed(secret: &str, claims: &Value) -> String {
+    let header = Header { kid: Some(kid(secret)), ..Header::default() };
+    signed_as(&header, secret, claims)
+}
+
+/// The same under any header.
+pub fn signed_as(header: &Header, secret: &str, claims: &Value) -> String {
+    jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(secret.as_bytes()))
         .expect("claims can be signed")
+}
+
+/// The name of a key.
+pub fn kid(secret: &str) -> String {
+    let digest = Sha256::new_with_prefix(b"kid").chain_update(secret).finalize();
+    URL_SAFE_NO_PAD.encode(&digest[..9])
 }
 
 /// One header for a request.

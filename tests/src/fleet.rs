@@ -20,6 +20,9 @@ use crate::wait::eventually;
 /// What every test's api signs with.
 pub const SECRET: &str = "a secret of the tests, long enough to sign with";
 
+/// What every test's secrets are sealed with.
+pub const SECRETS_KEY: &str = "dGhlIHNlY3JldHMgb2YgdGVzdHMsIDMyIGJ5dGVzISE=";
+
 /// How long a fleet may take to come to rest, or to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -196,14 +199,19 @@ impl TestFleet {
                 command
                     .arg("serve")
                     .env("GATHERING_HTTP_ADDR", address)
-                    .env("GATHERING_JWT_SECRET", SECRET);
+                    .env("GATHERING_JWT_SECRET", SECRET)
+                    .env("GATHERING_SECRETS_KEY", SECRETS_KEY)
+                    .env("GATHERING_RATE_LIMIT_AUTH", "off")
+                    .env("GATHERING_RATE_LIMIT_WRITE", "off")
+                    .env("GATHERING_RATE_LIMIT_READ", "off");
             }
             Role::Worker => {
                 command
                     .env("GATHERING_OPS_ADDR", address)
                     .env("GATHERING_CONCURRENCY", self.options.concurrency.to_string())
                     .env("GATHERING_LANES", &self.options.lanes)
-                    .env("GATHERING_COMMANDS", "*");
+                    .env("GATHERING_COMMANDS", "*")
+                    .env("GATHERING_SECRETS_KEY", SECRETS_KEY);
             }
             Role::Scheduler => {
                 command.env("GATHERING_OPS_ADDR", address);

@@ -4,6 +4,7 @@
     reason = "tests read their environment, and spawn tasks that end with them"
 )]
 
+mod access;
 mod bench;
 mod definitions;
 mod examples;

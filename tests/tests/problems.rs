@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::client::token;
+use tests::client::{signed, token};
 use tests::fleet::{FleetOptions, SECRET, TestFleet};
 
 use crate::definitions::chain;
@@ -51,16 +51,12 @@ async fn every_route_needs_a_token() {
     let fleet = api_only().await;
     let client = fleet.client();
     let ttl = Duration::from_secs(3600);
-    let expired = {
-        use jsonwebtoken::{EncodingKey, Header};
-        let claims = json!({"sub": "test", "role": "admin", "exp": 1_000_000_000});
-        jsonwebtoken::encode(
-            &Header::default(),
-            &claims,
-            &EncodingKey::from_secret(SECRET.as_bytes()),
-        )
-        .expect("a token")
-    };
+    let expired = signed(
+        SECRET,
+        &json!({"iss": "gathering", "aud": "gathering", "sub": "test", "role": "admin",
+            "jti": "00000000-0000-4000-8000-000000000000", "iat": 999_999_000, "nbf": 999_999_000,
+            "exp": 1_000_000_000}),
+    );
     // {"alg":"none"} . the same claims . no signature
     let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJ0ZXN0Iiwicm9sZSI6ImFkbWluIiwiZXhwIjo0MTAyNDQ0ODAwfQ.";
     let tokens = [

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use common::config::{self, Broker, Database, ForTests, Log};
+use common::secret;
 
 use crate::node::Commands;
 
@@ -33,6 +34,8 @@ pub(crate) struct WorkerArgs {
     pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) broker: Broker,
+    #[command(flatten)]
+    pub(crate) secrets: secret::Setting,
     #[command(flatten)]
     pub(crate) log: Log,
     #[command(flatten)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::batch::Batcher;
 use common::outbox::Outbox;
+use common::secret::Keys;
 use common::store::claim::{Claim, Claimed};
 use common::store::definitions::Definitions;
 use common::store::record::Record;
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     direct_records: Batcher<Known, Option<Vec<Assigned>>>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
+    /// What secrets are opened with; none when this worker has no key.
+    pub(crate) secrets: Option<Keys>,
     /// Held for reading by whatever is executed, for writing by what has to run alone.
     pub(crate) alone: RwLock<()>,
     /// Held by the one node run that runs alone, or waits to.
@@ -110,7 +113,12 @@ impl Core {
 }
 
 impl Worker {
-    pub(crate) fn new(core: Core, tools: Tools, delivery_hold: Duration) -> Self {
+    pub(crate) fn new(
+        core: Core,
+        tools: Tools,
+        secrets: Option<Keys>,
+        delivery_hold: Duration,
+    ) -> Self {
         let core = Arc::new(core);
         let (starts, direct_starts) = Starts::new(core.clone());
         let (records, direct_records) = Records::new(core.clone());
@@ -122,6 +130,7 @@ impl Worker {
             direct_records: Batcher::start("direct_record", BATCH, direct_records),
             jobs: Arc::default(),
             tools,
+            secrets,
             alone: RwLock::new(()),
             turn: Mutex::new(()),
             tasks: TaskTracker::new(),

@@ -4,6 +4,7 @@ mod admit;
 mod classify;
 mod perform;
 mod prepare;
+mod secrets;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -155,7 +156,10 @@ async fn attempt(
     };
     let begun = Instant::now();
     let result = match prepare::prepare(worker, claimed).await {
-        Ok(work) => perform::perform(worker, claimed, &entry.stop, work).await,
+        Ok((work, mask)) => {
+            let result = perform::perform(worker, claimed, &entry.stop, work).await;
+            secrets::masked(result, &mask)
+        }
         Err(message) => Err(perform::Ended::Unprepared(message)),
     };
     worker.core.quickness.add(&claimed.context, claimed.node, begun.elapsed());

@@ -35,6 +35,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     let options: store::Options = database.url.reveal().parse()?;
     let pool = store::connect(store::keyed(options), pool_size(&database));
     let tools = Tools::new(args.commands.clone())?;
+    let secrets = args.secrets.resolve()?;
 
     // The last things to end: what is recorded while draining is still published.
     let last = CancellationToken::new();
@@ -61,7 +62,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
         lanes: slots.iter().map(|(lane, size)| (lane.clone(), Lane::new((*size).into()))).collect(),
         draining: shutdown.clone(),
     };
-    let worker = Arc::new(Worker::new(core, tools, args.delivery_hold));
+    let worker = Arc::new(Worker::new(core, tools, secrets, args.delivery_hold));
     let (consumer, helpers) = open(&worker, broker, slots.into_iter().collect());
     let readiness = Readiness::new(
         Some(postgres(pool.clone())),

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     TooSlow,
     Conflict,
     NameTaken,
+    EmailTaken,
+    LastAdmin,
     Paused,
     NotEnded,
     Ended,
@@ -24,6 +26,7 @@ pub(crate) enum Kind {
     UnsupportedMediaType,
     Invalid,
     KeyReused,
+    TooMany,
     Unavailable,
     Internal,
 }
@@ -42,6 +45,8 @@ impl Kind {
             Self::TooSlow => ("too-slow", "The request took too long", StatusCode::REQUEST_TIMEOUT),
             Self::Conflict => ("conflict", "Conflict", StatusCode::CONFLICT),
             Self::NameTaken => ("name-taken", "The name is taken", StatusCode::CONFLICT),
+            Self::EmailTaken => ("email-taken", "The email is taken", StatusCode::CONFLICT),
+            Self::LastAdmin => ("last-admin", "The last admin", StatusCode::CONFLICT),
             Self::Paused => ("paused", "The pipeline is paused", StatusCode::CONFLICT),
             Self::NotEnded => ("not-ended", "The run has not ended", StatusCode::CONFLICT),
             Self::Ended => ("ended", "The run has ended", StatusCode::CONFLICT),
@@ -69,6 +74,7 @@ impl Kind {
                 "The idempotency key was used for another request",
                 StatusCode::UNPROCESSABLE_ENTITY,
             ),
+            Self::TooMany => ("too-many", "Too many requests", StatusCode::TOO_MANY_REQUESTS),
             Self::Unavailable => {
                 ("unavailable", "Unavailable for now", StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -84,6 +90,7 @@ impl Kind {
             StatusCode::REQUEST_TIMEOUT => Self::TooSlow,
             StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            StatusCode::TOO_MANY_REQUESTS => Self::TooMany,
             StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
             status if status.is_client_error() => Self::Malformed,
             _ => Self::Internal,

@@ -9,7 +9,10 @@ use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::{batch, docs, events, nodes, pipelines, runs, schedules, submit, validate, workers};
+use super::{
+    api_keys, audit_events, auth, batch, docs, events, nodes, pipelines, runs, schedules, secrets,
+    submit, users, validate, workers,
+};
 use crate::error::Problem;
 use crate::view::AcceptedRun;
 
@@ -20,7 +23,10 @@ use crate::view::AcceptedRun;
         title = "GatheRing",
         description = "Runs pipelines and single actions on a fleet of workers, and loses none of them.\n\n\
             Errors are problem documents (RFC 9457). Lists are paged: send `next_cursor` as `cursor`. Every answer \
-            carries `X-Request-Id`, taken from the request when given.",
+            carries `X-Request-Id`, taken from the request when given.\n\n\
+            `x-needs` of an operation says who may call it: `nobody` (anybody may), `viewer`, `operator` or `admin`; \
+            each may do what those before it may. Requests are limited by user or key, else by address: `RateLimit-*` \
+            of every answer says what is left, `Retry-After` of a 429 when to come back.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(
@@ -32,14 +38,20 @@ use crate::view::AcceptedRun;
         schedules::pause, schedules::resume, schedules::trigger, schedules::fires, schedules::backfill,
         schedules::backfills, schedules::post_event,
         workers::list, document, docs::page,
+        auth::register, auth::token, auth::refresh, auth::logout, auth::password, auth::me,
+        api_keys::create, api_keys::list, api_keys::revoke,
+        users::create, users::list, users::read, users::change, audit_events::list,
+        secrets::put, secrets::list, secrets::delete,
     ),
     tags(
         (name = "pipelines", description = "Named, versioned definitions"),
         (name = "runs", description = "Executions of pipelines and of single actions"),
         (name = "schedules", description = "Rules of time and of events that start runs"),
+        (name = "access", description = "Accounts, tokens, keys, and what was done with them"),
+        (name = "secrets", description = "Values that nodes use as `{{ secrets.NAME }}`, and nobody reads"),
         (name = "operations", description = "The system itself"),
     ),
-    modifiers(&Bearer),
+    modifiers(&Bearer, &Whom),
     security(("bearer" = [])),
 )]
 struct Api;
@@ -49,9 +61,36 @@ struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT, or an API key")
+            .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Who may call what, out of the table of routes.
+struct Whom;
+
+impl Modify for Whom {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for route in super::table() {
+            let Some(item) = document.paths.paths.get_mut(route.path) else { continue };
+            let operation = match route.method.as_str() {
+                "GET" => item.get.as_mut(),
+                "POST" => item.post.as_mut(),
+                "PUT" => item.put.as_mut(),
+                "PATCH" => item.patch.as_mut(),
+                _ => item.delete.as_mut(),
+            };
+            if let Some(operation) = operation {
+                let needs = utoipa::openapi::extensions::ExtensionsBuilder::new()
+                    .add("x-needs", route.needs.name())
+                    .build();
+                operation.extensions.get_or_insert_default().merge(needs);
+            }
+        }
     }
 }
 
@@ -139,4 +178,98 @@ pub(super) struct BatchItem {
     status: u16,
     run: Option<AcceptedRun>,
     problem: Option<Problem>,
+}
+
+/// An account to be made.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct RegisterRequest {
+    email: String,
+    /// 8 to 256 characters.
+    password: String,
+    name: Option<String>,
+}
+
+/// What one signs in with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct SignInRequest {
+    email: String,
+    password: String,
+}
+
+/// The same as a form.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct SignInForm {
+    /// `password`
+    grant_type: String,
+    /// The email.
+    username: String,
+    password: String,
+}
+
+/// What one goes on with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct RefreshRequest {
+    refresh_token: String,
+}
+
+/// Another password.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct PasswordRequest {
+    current_password: String,
+    /// 8 to 256 characters.
+    new_password: String,
+}
+
+/// An account that an admin makes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct UserRequest {
+    email: String,
+    /// 8 to 256 characters.
+    password: String,
+    name: Option<String>,
+    /// `viewer` (the default), `operator` or `admin`.
+    role: Option<String>,
+}
+
+/// What to change of an account; what is left out stays.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct UserChange {
+    name: Option<String>,
+    /// `viewer`, `operator` or `admin`.
+    role: Option<String>,
+    /// Whether the account cannot be used, nor its tokens and keys.
+    disabled: Option<bool>,
+    /// Ends all sign-ins of the account.
+    password: Option<String>,
+}
+
+/// A key to be made.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct KeyRequest {
+    /// What it is for.
+    name: String,
+    /// Not above the owner's, which is the default.
+    role: Option<String>,
+    /// How long it can be used, such as `90d`; for ever, when left out.
+    expires_in: Option<String>,
+    /// For admins: whose it is, when it is not their own.
+    owner: Option<uuid::Uuid>,
+}
+
+/// A secret to be kept.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct SecretRequest {
+    /// Letters, digits and `_`, 64 at most.
+    name: String,
+    /// 8 to 65,536 bytes.
+    value: String,
 }

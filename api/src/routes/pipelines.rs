@@ -9,12 +9,13 @@ use axum::response::Response;
 use common::pipeline::{Checked, DEFAULT_LANE};
 use common::problem::Pointed;
 use common::store::pipelines::{self, NewVersion};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::shown::PipelineView;
 use super::validate;
 use crate::app::App;
+use crate::audit::{self, Trail};
 use crate::auth::Caller;
 use crate::error::{ApiError, Kind, Problem};
 use crate::extract::{DefinitionBody, Name, Nothing};
@@ -44,12 +45,14 @@ fn new_version<'a>(
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
+    trail: Trail,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Response, ApiError> {
     let (definition, checked, lane) = validate::checked(body).await?;
     let new = new_version(&definition, &checked, &caller.sub, &lane);
     let mut conn = app.pool.acquire().await?;
     let pipeline = pipelines::create(&mut conn, Uuid::now_v7(), &new).await?;
+    changed(&trail, &pipeline.name, json!({"change": "created", "version": pipeline.version}));
     let location = HeaderValue::try_from(format!("/v1/pipelines/{}", pipeline.name));
     let view = PipelineView::new(pipeline).stored(definition, checked.warnings);
     let mut response = view.answer(StatusCode::CREATED);
@@ -108,6 +111,7 @@ pub(super) async fn read(
 pub(super) async fn replace(
     State(app): State<App>,
     caller: Caller,
+    trail: Trail,
     Name(name): Name,
     headers: HeaderMap,
     DefinitionBody(body): DefinitionBody,
@@ -119,6 +123,7 @@ pub(super) async fn replace(
     let Some(pipeline) = pipelines::replace(&mut conn, &new, expected).await? else {
         return Err(not_this_one(&app, &name).await);
     };
+    changed(&trail, &name, json!({"change": "replaced", "version": pipeline.version}));
     let view = PipelineView::new(pipeline).stored(definition, checked.warnings);
     Ok(view.answer(StatusCode::OK))
 }
@@ -131,6 +136,7 @@ pub(super) async fn replace(
     responses((status = 204), (status = 404, body = Problem), (status = 412, body = Problem)))]
 pub(super) async fn delete(
     State(app): State<App>,
+    trail: Trail,
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
@@ -139,6 +145,7 @@ pub(super) async fn delete(
     if !pipelines::delete(&mut conn, &name, expected).await? {
         return Err(not_this_one(&app, &name).await);
     }
+    changed(&trail, &name, json!({"change": "deleted"}));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -148,10 +155,11 @@ pub(super) async fn delete(
     responses((status = 200, body = PipelineView), (status = 404, body = Problem)))]
 pub(super) async fn pause(
     State(app): State<App>,
+    trail: Trail,
     Name(name): Name,
     _: Nothing,
 ) -> Result<Response, ApiError> {
-    set_paused(&app, &name, true).await
+    set_paused(&app, &trail, &name, true).await
 }
 
 /// Resume a pipeline
@@ -160,17 +168,28 @@ pub(super) async fn pause(
     responses((status = 200, body = PipelineView), (status = 404, body = Problem)))]
 pub(super) async fn resume(
     State(app): State<App>,
+    trail: Trail,
     Name(name): Name,
     _: Nothing,
 ) -> Result<Response, ApiError> {
-    set_paused(&app, &name, false).await
+    set_paused(&app, &trail, &name, false).await
 }
 
-async fn set_paused(app: &App, name: &str, paused: bool) -> Result<Response, ApiError> {
+async fn set_paused(
+    app: &App,
+    trail: &Trail,
+    name: &str,
+    paused: bool,
+) -> Result<Response, ApiError> {
     let mut conn = app.pool.acquire().await?;
     let pipeline = pipelines::set_paused(&mut conn, name, paused).await?;
     let pipeline = pipeline.ok_or_else(|| ApiError::no_pipeline(name))?;
+    changed(trail, name, json!({"change": if paused { "paused" } else { "resumed" }}));
     Ok(PipelineView::new(pipeline).answer(StatusCode::OK))
+}
+
+fn changed(trail: &Trail, name: &str, detail: Value) {
+    trail.record(audit::Kind::PipelineChanged, name, detail);
 }
 
 /// Why nothing was changed.
@@ -225,8 +244,6 @@ pub(super) fn start_lane(graph: &common::graph::Graph) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

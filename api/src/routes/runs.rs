@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::audit::{self, Trail};
 use crate::error::{ApiError, Kind, Problem};
 use crate::extract::{Nothing, RunId};
 use crate::page::{Page, Parameters};
@@ -120,7 +120,7 @@ async fn view(app: &App, run: Run) -> Result<RunView, ApiError> {
     responses((status = 202, body = RunView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn cancel(
     State(app): State<App>,
-    caller: Caller,
+    trail: Trail,
     RunId(id): RunId,
     _: Nothing,
 ) -> Result<(StatusCode, Json<RunView>), ApiError> {
@@ -137,7 +137,7 @@ pub(super) async fn cancel(
         Stopped::Stopped(_) => HintKind::Ended,
     };
     app.outbox.hint(Hint { runs: vec![(id, kind)] });
-    tracing::info!(run = %id, by = caller.sub, "a run was cancelled");
+    trail.record(audit::Kind::RunCancelled, &id.to_string(), serde_json::json!({}));
     let run = runs::read(&app.pool, id).await?.ok_or_else(ApiError::no_run)?;
     Ok((StatusCode::ACCEPTED, Json(view(&app, run).await?)))
 }

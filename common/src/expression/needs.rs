@@ -45,6 +45,14 @@ impl Needs {
         self.keys.get("nodes").map(|nodes| nodes.keys.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// The secrets that are read.
+    pub(super) fn secrets(&self) -> BTreeSet<String> {
+        self.keys
+            .get("secrets")
+            .map(|names| names.keys.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
     /// The scope as the engine takes it: what is needed of it.
     pub(super) fn context(&self, scope: &Scope<'_>) -> Result<Handed, String> {
         let mut context = BTreeMap::new();
@@ -57,6 +65,9 @@ impl Needs {
                 }
                 "output" => needs.pruned(
                     scope.output.ok_or("`output` is there only in the condition of an edge")?,
+                )?,
+                "secrets" => needs.pruned(
+                    scope.secrets.ok_or("`secrets` are there only in the config of an action")?,
                 )?,
                 _ => needs.outputs(scope)?,
             };

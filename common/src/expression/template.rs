@@ -18,6 +18,8 @@ pub struct Template {
     /// Where its expressions are, and what they name.
     spots: Vec<Spot>,
     names: BTreeSet<String>,
+    /// The secrets that it names.
+    secrets: BTreeSet<String>,
     /// What of it the engine needs; bare names are looked up without it.
     needs: Needs,
     /// Owns the texts; there is none if there are no texts.
@@ -35,6 +37,8 @@ pub(crate) struct Spot {
     pub(crate) names_output: bool,
     /// Whether it names an event, which only a schedule of that kind has.
     pub(crate) names_event: bool,
+    /// The secrets that it names.
+    pub(crate) secrets: BTreeSet<String>,
 }
 
 enum Part {
@@ -82,7 +86,8 @@ impl Template {
         }
         let Builder { spots, needs, texts, .. } = builder;
         let names = spots.iter().flat_map(|spot| &spot.names).cloned().collect();
-        Ok(Self { root, names, spots, needs, texts })
+        let secrets = spots.iter().flat_map(|spot| &spot.secrets).cloned().collect();
+        Ok(Self { root, names, secrets, spots, needs, texts })
     }
 
     /// A template without templates: it renders to `value`.
@@ -91,6 +96,7 @@ impl Template {
             root: Part::Constant(value),
             spots: Vec::new(),
             names: BTreeSet::new(),
+            secrets: BTreeSet::new(),
             needs: Needs::default(),
             texts: None,
         }
@@ -99,6 +105,11 @@ impl Template {
     /// The nodes whose outputs it names.
     pub fn names(&self) -> &BTreeSet<String> {
         &self.names
+    }
+
+    /// The secrets that it names.
+    pub fn secrets(&self) -> &BTreeSet<String> {
+        &self.secrets
     }
 
     /// Where its expressions are, and what they name.
@@ -244,6 +255,7 @@ impl Builder {
             names: needs.nodes(),
             names_output: needs.has("output"),
             names_event: needs.has("event") || needs.has("data"),
+            secrets: needs.secrets(),
         });
     }
 }

@@ -15,14 +15,15 @@ fn evaluate(source: &str) -> Result<Value, String> {
         ("my-id".to_owned(), json!({"x.y": {"z": 1}})),
     ]);
     let (run, output) = (json!({"id": "r1"}), json!({"result": true}));
-    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output) };
+    let scope =
+        Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output), secrets: None };
     Expression::compile(source)?.evaluate(&scope)
 }
 
 fn render(template: Value, input: Value) -> Result<Value, String> {
     let run = json!({"id": "r1"});
     let outputs = HashMap::from([("a".to_owned(), json!({"n": 2}))]);
-    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: None };
+    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: None, secrets: None };
     let template = Template::compile(&template).map_err(|errors| {
         errors.into_iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<String>()
     })?;
@@ -123,8 +124,8 @@ fn what_an_expression_must_not_say_does_not_compile() {
         ("nodes.a", "only its output"),
         ("nodes.a.state", "only its output"),
         ("nodes.a['out' ~ 'put']", "only its output"),
-        ("secrets.token", "not available yet"),
-        ("secrets", "not available yet"),
+        ("secrets['my-token']", "must be followed by a name"),
+        ("secrets", "must be followed by a name"),
         ("debug()", "no function `debug`"),
         ("nope(1)", "no function `nope`"),
         ("input.n | nope", "no filter `nope`"),
@@ -157,7 +158,13 @@ fn an_expression_knows_what_it_names() {
 #[test]
 fn only_a_boolean_is_true_or_false() {
     let empty = json!({"s": "true", "n": 1, "l": [1], "z": null, "t": true});
-    let scope = Scope { input: &empty, outputs: &NoOutputs, run: &Value::Null, output: None };
+    let scope = Scope {
+        input: &empty,
+        outputs: &NoOutputs,
+        run: &Value::Null,
+        output: None,
+        secrets: None,
+    };
     let is_true = |source: &str| Expression::compile(source).unwrap().is_true(&scope);
     assert_eq!(is_true("input.t"), Ok(true));
     assert_eq!(is_true("not input.t"), Ok(false));
@@ -223,7 +230,10 @@ fn an_error_in_a_template_names_its_place() {
         (json!({"a": "{% macro x() %}{% endmacro %}"}), "/a: it does not parse"),
         (json!({"a": "{% set input = 1 %}"}), "/a: `input` cannot be given another value"),
         (json!({"a": "{% for nodes in [1] %}{% endfor %}"}), "/a: `nodes` cannot"),
-        (json!({"a": "{{ secrets.x }}"}), "/a: secrets are not available yet"),
+        (
+            json!({"a": "{{ secrets.x }}"}),
+            "/a: `secrets` are there only in the config of an action",
+        ),
         (
             json!({"a": "x {{ nodes[input.n].output }}"}),
             "/a: `nodes` must be followed by a constant",
@@ -238,7 +248,7 @@ fn an_error_in_a_template_names_its_place() {
 #[test]
 fn all_that_does_not_compile_is_named() {
     let errors = Template::compile(
-        &json!({"a": "{{ x }}", "b": ["{{ 1 + }}", "fine"], "c": "{{ secrets.y }}"}),
+        &json!({"a": "{{ x }}", "b": ["{{ 1 + }}", "fine"], "c": "{{ secrets[input.y] }}"}),
     )
     .unwrap_err();
     let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
@@ -345,4 +355,25 @@ fn what_is_compiled_is_shared_between_threads() {
     fn is_shared<T: Send + Sync + 'static>() {}
     is_shared::<Expression>();
     is_shared::<Template>();
+}
+
+#[test]
+fn secrets_are_named_and_read_where_there_are_some() {
+    let config = json!({
+        "whole": "{{ secrets.TOKEN }}", "part": "Bearer {{ secrets.TOKEN }}", "made": "{{ secrets['KEY'] | length }}"
+    });
+    let template = Template::compile(&config).unwrap();
+    assert_eq!(template.secrets().iter().collect::<Vec<_>>(), ["KEY", "TOKEN"]);
+    let (null, secrets) = (Value::Null, json!({"TOKEN": "sesame", "KEY": "1234"}));
+    let scope = Scope {
+        input: &null,
+        outputs: &NoOutputs,
+        run: &null,
+        output: None,
+        secrets: Some(&secrets),
+    };
+    let rendered = template.render(&scope).unwrap();
+    assert_eq!(rendered, json!({"whole": "sesame", "part": "Bearer sesame", "made": 4}));
+    let without = Scope { secrets: Some(&null), ..scope };
+    assert!(template.render(&without).unwrap_err().contains("undefined"));
 }

@@ -119,6 +119,13 @@ pub(crate) fn config_of(node: &Node) -> Result<Template, Vec<Pointed>> {
     }
 }
 
+fn no_secrets_here(pointer: String) -> Pointed {
+    Pointed::new(
+        pointer,
+        "`secrets` are there only in the config of an action, where they are used",
+    )
+}
+
 fn below(pointer: &str, error: Pointed) -> Pointed {
     Pointed { pointer: format!("{pointer}{}", error.pointer), detail: error.detail }
 }
@@ -141,6 +148,9 @@ impl Names {
             let pointer = || format!("/nodes/{ix}/config{}", spot.pointer);
             if spot.names_output {
                 self.errors.push(no_output_here(pointer()));
+            }
+            if !spot.secrets.is_empty() && node.node_type != NodeType::Action {
+                self.errors.push(no_secrets_here(pointer()));
             }
             reads.extend(self.resolve(&spot.names, ix, false, shape, pointer));
         }
@@ -189,9 +199,13 @@ impl Names {
     }
 
     fn expression(&mut self, text: &str, pointer: impl Fn() -> String) -> Option<Expression> {
-        Expression::compile(text)
+        let compiled = Expression::compile(text)
             .map_err(|message| self.errors.push(Pointed::new(pointer(), message)))
-            .ok()
+            .ok()?;
+        if compiled.names_secrets() {
+            self.errors.push(no_secrets_here(pointer()));
+        }
+        Some(compiled)
     }
 
     /// Indices for names. Whether they come before `reader` is found out for all of them at once, later.

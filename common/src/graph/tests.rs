@@ -115,6 +115,7 @@ fn a_config_is_a_template_without_its_action() {
         outputs: &HashMap::from([("start".to_owned(), json!([1]))]),
         run: &Value::Null,
         output: None,
+        secrets: None,
     };
     let graph = example();
     let config = |id| graph.node(graph.index(id).unwrap()).config.render(&scope).unwrap();

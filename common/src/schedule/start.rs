@@ -126,13 +126,25 @@ pub fn is_met(
     let Some(condition) = condition else { return Ok(true) };
     let input = names(spec, occasion);
     let null = Value::Null;
-    condition.is_true(&Scope { input: &input, outputs: &NoOutputs, run: &null, output: None })
+    condition.is_true(&Scope {
+        input: &input,
+        outputs: &NoOutputs,
+        run: &null,
+        output: None,
+        secrets: None,
+    })
 }
 
 fn render(template: &Template, spec: &Spec, occasion: Occasion<'_>) -> Result<Value, String> {
     let input = names(spec, occasion);
     let null = Value::Null;
-    template.render(&Scope { input: &input, outputs: &NoOutputs, run: &null, output: None })
+    template.render(&Scope {
+        input: &input,
+        outputs: &NoOutputs,
+        run: &null,
+        output: None,
+        secrets: None,
+    })
 }
 
 /// What templates see.

@@ -80,6 +80,49 @@ pub async fn idempotency_keys(conn: &mut PgConnection) -> Result<bool, sqlx::Err
     Ok(gone.rows_affected() < SLICE as u64)
 }
 
+/// Deletes a slice of the sign-ins and revocations that have expired; whether that was all. An expired token is
+/// refused anyway; the day's grace is for clocks that differ.
+pub async fn tokens(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let revoked = sqlx::query!(
+        "delete from revoked_tokens where ctid = any(array(
+             select ctid from revoked_tokens
+             where expires_at < clock_timestamp() - interval '1 day' order by expires_at limit $1))",
+        SLICE
+    )
+    .execute(&mut *conn)
+    .await?;
+    let refresh = sqlx::query!(
+        "delete from refresh_tokens where ctid = any(array(
+             select ctid from refresh_tokens
+             where expires_at < clock_timestamp() - interval '1 day' order by expires_at limit $1))",
+        SLICE
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "delete from token_families f where f.created_at < clock_timestamp() - interval '1 day'
+           and not exists (select from refresh_tokens t where t.family_id = f.id)"
+    )
+    .execute(conn)
+    .await?;
+    let most = revoked.rows_affected().max(refresh.rows_affected());
+    Ok(most < SLICE as u64)
+}
+
+/// Deletes a slice of the security events that are older than `retention_s` seconds; whether that was all.
+pub async fn audit_events(conn: &mut PgConnection, retention_s: f64) -> Result<bool, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from audit_events where ctid = any(array(
+             select ctid from audit_events
+             where at < clock_timestamp() - $1 * interval '1 s' order by at limit $2))",
+        retention_s,
+        SLICE
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected() < SLICE as u64)
+}
+
 /// Notes that workers are dead that went without a good-bye. One that takes its lock again is back.
 pub async fn mark_dead(conn: &mut PgConnection, workers: &[Uuid]) -> Result<u64, sqlx::Error> {
     let marked = sqlx::query!(

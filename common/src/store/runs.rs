@@ -29,6 +29,8 @@ pub struct Summary {
     pub trigger: Value,
     /// The client's own marks.
     pub tags: Vec<String>,
+    /// Who asked for it.
+    pub created_by: String,
     /// The run that it repeats.
     pub rerun_of: Option<Uuid>,
     /// When it was accepted.
@@ -66,6 +68,8 @@ pub struct Run {
     pub trigger: Value,
     /// The client's own marks.
     pub tags: Vec<String>,
+    /// Who asked for it.
+    pub created_by: String,
     /// The run that it repeats.
     pub rerun_of: Option<Uuid>,
     /// When it was accepted.
@@ -105,7 +109,8 @@ pub async fn read(pool: &PgPool, id: Uuid) -> Result<Option<Run>, sqlx::Error> {
     sqlx::query_as!(
         Run,
         r#"select r.id, r.kind as "kind: RunKind", r.pipeline_id, r.pipeline, r.version, r.action,
-               r.state as "state: RunState", r.input, r.output, r.error, r.trigger, r.tags, r.rerun_of,
+               r.state as "state: RunState", r.input, r.output, r.error, r.trigger, r.tags,
+               r.created_by, r.rerun_of,
                r.created_at, r.started_at, r.finished_at,
                coalesce((
                    select json_agg(json_build_object(
@@ -149,7 +154,8 @@ pub struct Filter {
 /// A page of runs, newest first. The statement is built, since each filter has its own index.
 pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summary>, sqlx::Error> {
     let mut query: QueryBuilder<Postgres> = QueryBuilder::new(
-        "select id, kind, pipeline, version, state, error, trigger, tags, rerun_of, created_at, started_at, finished_at
+        "select id, kind, pipeline, version, state, error, trigger, tags, created_by, rerun_of, created_at,
+             started_at, finished_at
          from runs where true",
     );
     if let Some(pipeline) = &filter.pipeline {

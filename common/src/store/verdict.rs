@@ -25,6 +25,7 @@ pub fn evaluate(context: &RunContext, edge: EdgeIx, output: &Value, known: &Outp
                 outputs: known,
                 run: &context.run,
                 output: Some(output),
+                secrets: None,
             };
             condition.is_true(&scope).map_err(|why| {
                 format!(

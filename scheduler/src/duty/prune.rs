@@ -22,22 +22,25 @@ enum Stage {
     Runs,
     Fires,
     Answers,
+    Tokens,
+    AuditEvents,
     Workers,
 }
 
 /// Once a minute, goes through all that is kept for a time.
 pub struct Prune {
     retention: Duration,
+    audit_retention: Duration,
     stage: Stage,
     slice: Slice,
     unlocked: Looks<Uuid>,
 }
 
 impl Prune {
-    /// Keeps runs for `retention` after their end.
-    pub fn new(retention: Duration) -> Self {
+    /// Keeps runs for `retention` after their end, and security events for `audit_retention`.
+    pub fn new(retention: Duration, audit_retention: Duration) -> Self {
         let slice = Slice::up_to(2_000);
-        Self { retention, stage: Stage::Runs, slice, unlocked: Looks::default() }
+        Self { retention, audit_retention, stage: Stage::Runs, slice, unlocked: Looks::default() }
     }
 }
 
@@ -55,6 +58,8 @@ impl Duty for Prune {
                 Stage::Runs => self.runs(desk).await,
                 Stage::Fires => self.fires(desk).await,
                 Stage::Answers => self.answers(desk).await,
+                Stage::Tokens => self.tokens(desk).await,
+                Stage::AuditEvents => self.audit_events(desk).await,
                 Stage::Workers => self.workers(desk).await,
             }
         }
@@ -94,6 +99,26 @@ impl Prune {
     async fn answers(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
         let mut tx = desk.session.begin().await?;
         let is_all = prune::idempotency_keys(&mut tx).await?;
+        tx.commit().await?;
+        if is_all {
+            self.stage = Stage::Tokens;
+        }
+        Ok(BREATH)
+    }
+
+    async fn tokens(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
+        let mut tx = desk.session.begin().await?;
+        let is_all = prune::tokens(&mut tx).await?;
+        tx.commit().await?;
+        if is_all {
+            self.stage = Stage::AuditEvents;
+        }
+        Ok(BREATH)
+    }
+
+    async fn audit_events(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
+        let mut tx = desk.session.begin().await?;
+        let is_all = prune::audit_events(&mut tx, self.audit_retention.as_secs_f64()).await?;
         tx.commit().await?;
         if is_all {
             self.stage = Stage::Workers;

@@ -199,3 +199,39 @@ async fn fault_32_postgres_restarts_and_the_broker_is_away_while_schedules_are_d
     storm.fleet.ready().await;
     storm.check("restarts").await;
 }
+
+/// Only the database's clock is asked what is due.
+#[tokio::test]
+#[ignore = "needs the package libfaketime"]
+async fn fault_33_schedulers_and_apis_whose_clocks_are_an_hour_off_fire_on_time() {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .expect("the package libfaketime is installed");
+    let mut options = FleetOptions::default();
+    for (role, offset) in [(Role::Scheduler, "-1h"), (Role::Api, "+1h")] {
+        options = options.with(role, "LD_PRELOAD", &library).with(role, "FAKETIME", offset).with(
+            role,
+            "FAKETIME_DONT_FAKE_MONOTONIC",
+            "1",
+        );
+    }
+    let fleet = TestFleet::start(options).await;
+    // A token that an api whose clock is ahead still takes.
+    let token =
+        tests::client::token(tests::fleet::SECRET, "test", "admin", Duration::from_secs(7200));
+    let client = fleet.client().with_token(Some(token));
+    let body =
+        json!({"kind": "cron", "cron": "* * * * * *", "overlap": "allow", "misfire": "skip"});
+    let id = create(&client, &echoes("s", body)).await;
+    let fires = fires_until(&client, &id, "three fires", |fires| fires.len() >= 3).await;
+    delete(&client, &id).await;
+    for fire in &fires {
+        assert_eq!(fire["cause"], "schedule");
+        assert!((0..5_000).contains(&fire["lag_ms"].as_i64().unwrap_or(-1)), "{fire}");
+    }
+    let real = "select count(*) from fires where abs(extract(epoch from clock_timestamp() - fire_at)) < 120";
+    assert!(fleet.database().count(real).await >= 3, "by the database's clock");
+    fleet.finish().await;
+}

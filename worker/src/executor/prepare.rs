@@ -7,10 +7,12 @@ use common::context::RunContext;
 use common::expression::Scope;
 use common::graph::NodeIx;
 use common::pipeline::{Delay, NodeType};
+use common::secret::Mask;
 use common::store::claim::Claimed;
 use common::store::{self, verdict};
 use serde_json::{Value, json};
 
+use super::secrets;
 use crate::core::Worker;
 
 /// What a node run has to do.
@@ -51,8 +53,22 @@ pub(super) async fn load(
     }
 }
 
-/// Renders what the node has to do. An error is permanent.
-pub(super) async fn prepare(worker: &Arc<Worker>, claimed: &Claimed) -> Result<Work, String> {
+/// Renders what the node has to do, and what must not show of it. An error is permanent.
+pub(super) async fn prepare(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+) -> Result<(Work, Mask), String> {
+    let names = claimed.context.graph.node(claimed.node).config.secrets();
+    let (secrets, mask) = secrets::opened(worker, names).await?;
+    let work = render(worker, claimed, secrets.as_ref()).await;
+    work.map_err(|message| mask.text(&message)).map(|work| (work, mask))
+}
+
+async fn render(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    secrets: Option<&Value>,
+) -> Result<Work, String> {
     let context = &claimed.context;
     let compiled = context.graph.node(claimed.node);
     let mut reads = compiled.reads.clone();
@@ -61,7 +77,8 @@ pub(super) async fn prepare(worker: &Arc<Worker>, claimed: &Claimed) -> Result<W
         .await
         .map_err(|error| format!("outputs cannot be read: {error}"))?;
     let known = context.known(&reads);
-    let scope = Scope { input: &context.input, outputs: &known, run: &context.run, output: None };
+    let scope =
+        Scope { input: &context.input, outputs: &known, run: &context.run, output: None, secrets };
     match compiled.node.node_type {
         NodeType::Trigger => Ok(Work::Output(context.input.clone())),
         NodeType::Parallel => Ok(Work::Output(passed(claimed))),

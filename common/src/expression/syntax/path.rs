@@ -31,6 +31,9 @@ impl Path {
             "output" => {
                 (scope.output.ok_or("`output` is there only in the condition of an edge")?, 1)
             }
+            "secrets" => {
+                (scope.secrets.ok_or("`secrets` are there only in the config of an action")?, 1)
+            }
             _ => (scope.outputs.output(key(1)).unwrap_or(&NULL), 3),
         };
         while let Some(key) = self.0.get(used) {

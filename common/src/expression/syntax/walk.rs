@@ -7,9 +7,10 @@ use minijinja::machinery::ast::{CallArg, Expr, Stmt};
 use super::path::keys;
 use crate::expression::needs::Needs;
 use crate::expression::{Names, engine};
+use crate::secret;
 
 /// The names that the scope of a run has.
-const SCOPE: [&str; 4] = ["input", "nodes", "output", "run"];
+const SCOPE: [&str; 5] = ["input", "nodes", "output", "run", "secrets"];
 /// The names that the scope of a fire has.
 pub(in crate::expression) const FIRE: [&str; 4] = ["schedule", "fire_at", "event", "data"];
 
@@ -60,10 +61,13 @@ impl<'a> Walk<'a> {
             ["nodes"] => self.refuse(
                 "`nodes` must be followed by a constant: `nodes.a.output` or `nodes[\"my-id\"].output`",
             ),
-            ["secrets", ..] => self.refuse("secrets are not available yet"),
+            ["secrets", name, ..] if secret::is_name(name) => self.needs.add(["secrets", *name]),
+            ["secrets", ..] => self.refuse(
+                "`secrets` must be followed by a name: `secrets.TOKEN`, of letters, digits and `_`",
+            ),
             [name, ..] => self.refuse(format!(
-                "`{name}` is not defined; there are `input`, `nodes.<id>.output`, `run`, and in the condition \
-                 of an edge `output` (a text is put in quotes)"
+                "`{name}` is not defined; there are `input`, `nodes.<id>.output`, `run`, in the config of an \
+                 action `secrets.<name>`, and in the condition of an edge `output` (a text is put in quotes)"
             )),
             [] => {}
         }
@@ -158,8 +162,7 @@ impl<'a> Walk<'a> {
         match target {
             Expr::Var(variable)
                 if SCOPE.contains(&variable.id)
-                    || FIRE.contains(&variable.id) && self.names == Names::Fire
-                    || variable.id == "secrets" =>
+                    || FIRE.contains(&variable.id) && self.names == Names::Fire =>
             {
                 self.refuse(format!("`{}` cannot be given another value", variable.id));
             }

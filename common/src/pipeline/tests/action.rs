@@ -54,9 +54,9 @@ fn a_wrong_action_is_named_in_the_request() {
         (json!({"action": "echo", "input": {"x": "{{ nodes.a.output }}"}}), "/input/x", "no"),
         (json!({"action": "echo", "input": {"x": "{{ output }}"}}), "/input/x", "edge"),
         (
-            json!({"action": "echo", "input": {"x": "{{ secrets.a }}"}}),
+            json!({"action": "echo", "input": {"x": "{{ secrets['a b'] }}"}}),
             "/input/x",
-            "not available yet",
+            "must be followed by a name",
         ),
     ] {
         let found = check_action(&body).unwrap_err();

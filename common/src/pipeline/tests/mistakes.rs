@@ -133,7 +133,12 @@ fn mistakes() -> Vec<(&'static str, Value, &'static str, &'static str)> {
             "/edges/0/condition",
             "did you mean `big`?",
         ),
-        ("/edges/0/condition", json!("secrets.x"), "/edges/0/condition", "not available yet"),
+        (
+            "/edges/0/condition",
+            json!("secrets.x"),
+            "/edges/0/condition",
+            "only in the config of an action",
+        ),
     ]
 }
 

@@ -110,7 +110,8 @@ pub(crate) async fn tick(arguments: &Arguments) -> Value {
     for round in 1..=rounds {
         let due = "update schedule_clocks set next_fire_at = next_fire_at - interval '2 hours', due_at = clock_timestamp(),
                  anchor_at = anchor_at - interval '2 hours'
-             where schedule_id in (select schedule_id from schedule_clocks where last_fire_at is null limit 10)";
+             where schedule_id in (select schedule_id from schedule_clocks
+                 where last_fire_at is null and next_fire_at > clock_timestamp() + interval '90 minutes' limit 10)";
         database.execute(due).await;
         eventually(PATIENCE, "ten to fire", async || {
             let fired = database.count("select count(*) from fires").await;
