@@ -59,7 +59,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry of the fault that a test is named after, given a path within it; see [`entry`](crate::entry).
+    /// The entry of the fault that a test is named after, given a path within it; see [`entry`].
     ///
     /// # Panics
     /// When the test is not named after a fault.

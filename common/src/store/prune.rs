@@ -24,7 +24,7 @@ pub async fn runs(
 ) -> Result<Pruned, sqlx::Error> {
     let old: Vec<Uuid> = sqlx::query_scalar!(
         "select id from runs
-         where finished_at < clock_timestamp() - $1 * interval '1 s'
+         where finished_at < (select clock_timestamp() - $1 * interval '1 s')
          order by finished_at limit $2",
         retention_s,
         limit.min(SLICE)
@@ -72,7 +72,7 @@ pub async fn idempotency_keys(conn: &mut PgConnection) -> Result<bool, sqlx::Err
     let gone = sqlx::query!(
         "delete from idempotency_keys where ctid = any(array(
              select ctid from idempotency_keys
-             where created_at < clock_timestamp() - interval '24 hours' order by created_at limit $1))",
+             where created_at < (select clock_timestamp() - interval '24 hours') order by created_at limit $1))",
         SLICE
     )
     .execute(conn)
@@ -86,7 +86,7 @@ pub async fn tokens(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let revoked = sqlx::query!(
         "delete from revoked_tokens where ctid = any(array(
              select ctid from revoked_tokens
-             where expires_at < clock_timestamp() - interval '1 day' order by expires_at limit $1))",
+             where expires_at < (select clock_timestamp() - interval '1 day') order by expires_at limit $1))",
         SLICE
     )
     .execute(&mut *conn)
@@ -94,7 +94,7 @@ pub async fn tokens(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let refresh = sqlx::query!(
         "delete from refresh_tokens where ctid = any(array(
              select ctid from refresh_tokens
-             where expires_at < clock_timestamp() - interval '1 day' order by expires_at limit $1))",
+             where expires_at < (select clock_timestamp() - interval '1 day') order by expires_at limit $1))",
         SLICE
     )
     .execute(&mut *conn)
@@ -114,7 +114,7 @@ pub async fn audit_events(conn: &mut PgConnection, retention_s: f64) -> Result<b
     let gone = sqlx::query!(
         "delete from audit_events where ctid = any(array(
              select ctid from audit_events
-             where at < clock_timestamp() - $1 * interval '1 s' order by at limit $2))",
+             where at < (select clock_timestamp() - $1 * interval '1 s') order by at limit $2))",
         retention_s,
         SLICE
     )

@@ -67,7 +67,7 @@ pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<Timer>, sqlx
     sqlx::query_as!(
         Timer,
         r#"select run_id as run, node, kind as "kind: TimerKind"
-           from timers where due_at <= clock_timestamp() order by due_at limit $1"#,
+           from timers where due_at <= (select clock_timestamp()) order by due_at limit $1"#,
         limit
     )
     .fetch_all(conn)
