@@ -65,9 +65,11 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
     let outcome = if reclaim::runs_alone(claimed.losses) {
         alone(worker, &claimed, &entry).await
     } else {
-        let stop = entry.stop.token();
-        let _beside = stop.run_until_cancelled(worker.alone.read()).await;
-        attempt(worker, &claimed, &entry).await
+        // Nor is anything executed that was claimed just before.
+        match worker.alone.try_read() {
+            Ok(_beside) => attempt(worker, &claimed, &entry).await,
+            Err(_) => later(&claimed, TURN_PAUSE, "this worker executes something alone meanwhile"),
+        }
     };
     let settled = record(worker, &claimed, outcome).await;
     drop(entry);
@@ -124,6 +126,11 @@ async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry:
         // Told to stop meanwhile: the attempt is not made.
         Ok(None) => attempt(worker, claimed, entry).await,
         Ok(Some(_alone)) => {
+            if !settled(worker, patience).await {
+                let why =
+                    "it has to run alone, and others on this worker were not recorded in time";
+                return later(claimed, reclaim::LOST_PAUSE, why);
+            }
             tracing::warn!(losses = claimed.losses, "executed alone: workers died under it");
             attempt(worker, claimed, entry).await
         }
@@ -134,6 +141,19 @@ async fn alone(worker: &Arc<Worker>, claimed: &Claimed, entry: &crate::registry:
         ),
     }
 }
+
+/// Waits until all else that was claimed here is recorded. Says whether it is.
+async fn settled(worker: &Arc<Worker>, patience: Duration) -> bool {
+    let alone = async {
+        while worker.core.executing.len() > 1 {
+            tokio::time::sleep(SETTLED_LOOK).await;
+        }
+    };
+    tokio::time::timeout(patience, alone).await.is_ok()
+}
+
+/// How often it is looked whether all else is recorded.
+const SETTLED_LOOK: Duration = Duration::from_millis(5);
 
 /// Back into the queue after a time, unspent.
 fn later(claimed: &Claimed, after: Duration, why: &str) -> Outcome {

@@ -53,7 +53,14 @@ async fn bury(worker: &Worker, delivery: Delivery, reason: &str) {
 
 async fn work(worker: &Arc<Worker>, job: &Job, lane: &str, hold: Hold) {
     let Some(permit) = slot(worker, lane).await else { return };
-    match begin(worker, job).await {
+    // Nothing is claimed while something runs alone, or waits to: if that takes the worker with it, what was claimed
+    // would count the loss as its own.
+    let Some(beside) = worker.core.draining.run_until_cancelled(worker.alone.read()).await else {
+        return;
+    };
+    let begun = begin(worker, job).await;
+    drop(beside);
+    match begun {
         Err(error) => {
             tracing::error!(%error, "a job could not be begun; it goes back");
             // Not at once: the next worker would meet the same.
