@@ -148,6 +148,7 @@ async fn delete_confirmed(pool: Pool, mut confirmed: mpsc::UnboundedReceiver<Vec
         if let Err(error) = delete(&pool, &ids).await {
             tracing::debug!(%error, rows = ids.len(), "confirmed outbox rows stay for the leader");
             if store::is_outage(&error) {
+                // Not at once: the next would fail like this one, and the leader sees to the rows anyway.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }

@@ -71,8 +71,8 @@ async fn context(
     }
 }
 
-/// Takes over from the dead; says whether an owner is to be looked at twice, and whether one is to be asked again. No connection is held while
-/// what was found is recorded: the recorder needs one, too.
+/// Takes over from the dead; says whether an owner is to be looked at twice, and whether one is to be asked again. No
+/// connection is held while what was found is recorded: the recorder needs one, too.
 async fn take_dead(
     worker: &Worker,
     context: &Arc<RunContext>,
