@@ -170,6 +170,18 @@ fn is_trigger(graph: &Graph, node: NodeIx) -> bool {
     graph.node(node).node.node_type == NodeType::Trigger
 }
 
+/// The roots that have ended as the run begins, and those that are ready; without those that a rerun keeps.
+fn beginning(graph: &Graph, kept: impl Fn(NodeIx) -> bool) -> (Vec<(NodeIx, End)>, Vec<NodeIx>) {
+    let (mut ended, mut ready) = (Vec::new(), Vec::new());
+    for &root in graph.roots().iter().filter(|root| !kept(**root)) {
+        match is_trigger(graph, root) {
+            true => ended.push((root, End::Completed)),
+            false => ready.push(root),
+        }
+    }
+    (ended, ready)
+}
+
 /// A trigger's output is the run's input.
 fn keep_triggers(context: &RunContext) {
     for &root in context.graph.roots().iter().filter(|root| is_trigger(&context.graph, **root)) {
@@ -187,12 +199,8 @@ async fn opening(
     let mut ended: Vec<(NodeIx, End)> = kept.iter().map(|node| (*node, End::Completed)).collect();
     ended.sort_unstable_by_key(|(node, _)| *node);
     keep_triggers(context);
-    let (triggers, mut ready): (Vec<NodeIx>, Vec<NodeIx>) = graph
-        .roots()
-        .iter()
-        .filter(|root| !kept.contains(root))
-        .partition(|root| is_trigger(graph, **root));
-    ended.extend(triggers.into_iter().map(|root| (root, End::Completed)));
+    let (triggers, mut ready) = beginning(graph, |root| kept.contains(&root));
+    ended.extend(triggers);
     let mut verdicts = HashMap::new();
     loop {
         match advance(graph, &ended, |node| Some(fresh(graph, node)), &verdicts) {

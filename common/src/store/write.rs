@@ -184,6 +184,12 @@ pub(super) fn node_json(row: &NodeRow) -> Value {
     })
 }
 
+/// Rows as a JSON array; none when there are none.
+pub(super) fn json_rows(rows: impl Iterator<Item = Value>) -> Option<Value> {
+    let rows: Vec<Value> = rows.collect();
+    (!rows.is_empty()).then_some(Value::Array(rows))
+}
+
 /// Inserts the node runs of runs that start, one bulk insert.
 pub async fn insert_nodes(conn: &mut PgConnection, rows: Vec<NodeRow>) -> Result<(), sqlx::Error> {
     if rows.is_empty() {

@@ -117,8 +117,8 @@ pub async fn record(
         columns.changes.push(follow.seq + 1);
         columns.ends.push(item.ends);
         columns.gives.push(item.ends && context.graph.is_sink(record.node));
-        columns.moves.push(json_rows(own.nodes.iter().map(write::node_json)));
-        columns.jobs.push(json_rows(own.jobs.iter().map(outbox::Row::to_json)));
+        columns.moves.push(write::json_rows(own.nodes.iter().map(write::node_json)));
+        columns.jobs.push(write::json_rows(own.jobs.iter().map(outbox::Row::to_json)));
         plans.insert(context.id, Plan { place, kept, jobs: own.jobs });
     }
     let mut recorded = Recorded::default();
@@ -212,10 +212,4 @@ async fn write(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.state)).collect())
-}
-
-/// Rows as a JSON array; none when there are none.
-pub(in crate::store) fn json_rows(rows: impl Iterator<Item = Value>) -> Option<Value> {
-    let rows: Vec<Value> = rows.collect();
-    (!rows.is_empty()).then_some(Value::Array(rows))
 }

@@ -8,16 +8,15 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Beginning, Start, is_trigger, keep_triggers};
-use crate::advance::{Changes, End, advance, fresh};
+use super::{Beginning, Start, beginning, keep_triggers};
+use crate::advance::{Changes, advance, fresh};
 use crate::clock::Instant;
 use crate::context::{RunContext, RunRow};
-use crate::graph::{Graph, NodeIx};
+use crate::graph::Graph;
 use crate::outbox;
 use crate::store::claim::Claimed;
 use crate::store::definitions::{Definitions, single};
 use crate::store::follow::{Follow, Keeping, Places};
-use crate::store::record::direct::json_rows;
 use crate::store::write::{self, Writes};
 
 /// What came of it.
@@ -124,8 +123,8 @@ pub async fn start(
         let timeout = timeout.map(|it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX / 2));
         asked.timeouts.push(timeout);
         let own = beginning.writes;
-        asked.nodes.push(json_rows(own.nodes.iter().map(write::node_json)));
-        asked.sends.push(json_rows(own.jobs.iter().map(outbox::Row::to_json)));
+        asked.nodes.push(write::json_rows(own.nodes.iter().map(write::node_json)));
+        asked.sends.push(write::json_rows(own.jobs.iter().map(outbox::Row::to_json)));
         plans.insert(item.run, (place, Some(Plan { graph, kept, jobs: own.jobs })));
     }
     for (row, action, job) in begin(conn, &asked, owner).await? {
@@ -159,10 +158,7 @@ pub async fn start(
 
 /// What a run of this definition opens with; none when that takes a condition, or when it ends or fails at once.
 fn opening(graph: &Graph) -> Option<Changes> {
-    let (triggers, mut ready): (Vec<NodeIx>, Vec<NodeIx>) =
-        graph.roots().iter().partition(|root| is_trigger(graph, **root));
-    let ended: Vec<(NodeIx, End)> =
-        triggers.into_iter().map(|root| (root, End::Completed)).collect();
+    let (ended, mut ready) = beginning(graph, |_| false);
     let fresh = |node| Some(fresh(graph, node));
     let mut changes = advance(graph, &ended, fresh, &HashMap::new()).ok()?;
     ready.append(&mut changes.ready);
