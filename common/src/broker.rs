@@ -8,6 +8,7 @@
 mod connection;
 mod consumer;
 mod delivery;
+mod depths;
 mod hint;
 mod intake;
 mod lane;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 pub use consumer::{Consumer, ConsumerHandle};
 pub use delivery::Delivery;
+pub use depths::{Depth, Depths, Look};
 pub use hint::{Hint, HintKind, HintListener};
 pub use message::Garbage;
 pub use publisher::{NotBuried, Outgoing, Publisher};
