@@ -27,7 +27,7 @@ fn address(letter: &Value) -> String {
 
 /// `a` → `b`, of which `b` calls a service that is down.
 async fn down(client: &Client, target: &HttpTarget) -> String {
-    target.answers("/service", [Reply::status(503), Reply::status(503)]);
+    target.answers("/service", [Reply::status(503), Reply::status(503), Reply::status(200)]);
     let b = with(call("b", &target.url("/service")), "retry", quick_retry(2));
     let a = echo("a", json!({"of": "{{ run.id }}"}));
     client.create_pipeline(&pipeline("p", [a, b], [edge("a", "b")])).await;
