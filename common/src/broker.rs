@@ -5,6 +5,7 @@
 //! supervisor drops everything and rebuilds connection, channels and consumers, with a full-jitter back-off from 0.2 to
 //! 5 s, without end.
 
+mod call;
 mod connection;
 mod consumer;
 mod delivery;
@@ -27,7 +28,7 @@ pub use depths::{Depth, Depths, Look};
 pub use hint::{Hint, HintKind, HintListener};
 pub use message::Garbage;
 pub use publisher::{NotBuried, Outgoing, Publisher};
-pub use topology::Topology;
+pub use topology::{REPLIES, Topology, tool_lane};
 
 /// How to reach the broker, and under which name.
 #[derive(Clone)]

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::sync::Mutex;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::BrokerConfig;
 use super::connection::Link;
-use super::topology::Topology;
+use super::topology::{Topology, Undeclared};
 
 /// A queue at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,22 @@ impl Look {
     /// Looks at the broker of `config`.
     pub fn new(config: BrokerConfig) -> Self {
         Self { config, last: Mutex::default() }
+    }
+
+    /// Declares a lane's queue, as far as that can be done within 3 s: else it is made before its first message.
+    pub async fn declare(&self, lane: &str) {
+        let declare = async {
+            let link = Link::open(&self.config, Self::ROLE).await?;
+            let topology = self.topology();
+            topology.declare(&link, &[lane]).await?;
+            link.close().await;
+            Ok::<_, Undeclared>(())
+        };
+        match tokio::time::timeout(Self::PATIENCE, declare).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => info!(%error, lane, "the queue is not declared yet"),
+            Err(_) => info!(lane, "the queue is not declared yet: the broker does not answer"),
+        }
     }
 
     /// The names of what it looks at.
