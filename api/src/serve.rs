@@ -79,6 +79,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         outbox,
         look,
         tokens,
+        tools: tools::catalogue(),
         outlines: Outlines::default(),
         watch,
         draining: draining.clone(),

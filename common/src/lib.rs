@@ -31,3 +31,4 @@ pub mod shutdown;
 pub mod store;
 pub mod takeover;
 pub mod telemetry;
+pub mod tool;

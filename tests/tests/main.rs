@@ -26,3 +26,4 @@ mod smoke;
 mod soak;
 mod stops;
 mod stream;
+mod tools;

@@ -17,6 +17,8 @@ pub struct Presence {
     pub name: String,
     /// The lanes that it serves, each with the node runs that it executes at a time of it.
     pub lanes: Vec<(String, i32)>,
+    /// The tools that are enabled on it.
+    pub tools: Vec<String>,
 }
 
 /// Takes the worker's lock for this session, and writes since when it is held. False when another session holds it.
@@ -28,14 +30,15 @@ pub async fn appear(conn: &mut PgConnection, who: &Presence) -> Result<bool, sql
     if taken {
         let (lanes, slots): (Vec<String>, Vec<i32>) = who.lanes.iter().cloned().unzip();
         sqlx::query!(
-            "insert into workers (id, lock_key, name, lanes, lane_slots, slots) values ($1, $2, $3, $4, $5, $6)
+            "insert into workers (id, lock_key, name, lanes, lane_slots, slots, tools) values ($1, $2, $3, $4, $5, $6, $7)
              on conflict (id) do update set locked_at = clock_timestamp(), stopped_at = null",
             who.id,
             lock_key(who.id),
             who.name,
             &lanes,
             &slots,
-            slots.iter().sum::<i32>()
+            slots.iter().sum::<i32>(),
+            &who.tools
         )
         .execute(conn)
         .await?;
