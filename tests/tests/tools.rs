@@ -1,3 +1,5 @@
 //! The tools that actions ask for, as their users meet them.
 
+mod call_api;
 mod catalogue;
+mod sql_query;

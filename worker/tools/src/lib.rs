@@ -11,11 +11,13 @@
 mod call_api;
 mod context;
 mod echo;
+mod guard;
 mod http;
 mod input;
 mod outcome;
 mod run_command;
 mod settings;
+mod sql_query;
 mod tool;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ const BUILT_IN: &[Kind] = &[
     Kind::of::<call_api::CallApi>(),
     Kind::of::<echo::Echo>(),
     Kind::of::<run_command::RunCommand>(),
+    Kind::of::<sql_query::SqlQuery>(),
 ];
 
 /// What a cancelled node has to end by itself. The executor drops it a little later.
@@ -64,7 +67,7 @@ impl Tools {
     /// # Errors
     /// When one cannot work at all with its settings, which the error names.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
-        let shared = Shared::open()?;
+        let shared = Shared::open(settings.shared)?;
         let mut tools = BTreeMap::new();
         for (spec, open) in settings.openers {
             let tool = open(&shared)?;

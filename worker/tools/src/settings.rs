@@ -7,10 +7,11 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use common::tool::Spec;
 
 use crate::BUILT_IN;
-use crate::tool::Opener;
+use crate::tool::{Opener, SharedSettings};
 
 /// The settings of all tools.
 pub struct Settings {
+    pub(crate) shared: SharedSettings,
     pub(crate) openers: Vec<(Arc<Spec>, Opener)>,
 }
 
@@ -22,6 +23,7 @@ impl fmt::Debug for Settings {
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
+        let command = SharedSettings::augment_args(command);
         BUILT_IN.iter().fold(command, |command, kind| (kind.settings)(command))
     }
 
@@ -36,11 +38,12 @@ impl FromArgMatches for Settings {
     }
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let shared = SharedSettings::from_arg_matches_mut(matches)?;
         let mut openers = Vec::new();
         for kind in BUILT_IN {
             openers.push((Arc::new((kind.spec)()), (kind.read)(matches)?));
         }
-        Ok(Self { openers })
+        Ok(Self { shared, openers })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -1,11 +1,15 @@
 //! What a tool is.
 
+use std::sync::Arc;
+
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use common::tool::{Needs, Spec};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{Context, Outcome, http};
+use crate::guard::{AllowedHosts, Guard};
+use crate::http::Http;
+use crate::{Context, Outcome};
 
 /// Something that a node can do.
 pub trait Tool: Send + Sync {
@@ -44,15 +48,27 @@ pub(crate) trait BuiltIn: Tool + Sized + 'static {
     fn open(settings: Self::Settings, shared: &Shared) -> anyhow::Result<Self>;
 }
 
+/// The settings that several tools have in common.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SharedSettings {
+    /// Hosts that tools may reach though they are not on the public internet: names, addresses and networks, separated
+    /// by commas; none by default
+    #[arg(long, env = "GATHERING_ALLOWED_HOSTS", default_value = "", value_name = "HOSTS")]
+    allowed_hosts: AllowedHosts,
+}
+
 /// What several tools use.
 pub(crate) struct Shared {
-    /// Keeps connections alive between nodes.
-    pub(crate) http: reqwest::Client,
+    /// Which hosts they may reach.
+    pub(crate) guard: Arc<Guard>,
+    /// Sends requests to them, and keeps connections alive between nodes.
+    pub(crate) http: Arc<Http>,
 }
 
 impl Shared {
-    pub(crate) fn open() -> anyhow::Result<Self> {
-        Ok(Self { http: http::client()? })
+    pub(crate) fn open(settings: SharedSettings) -> anyhow::Result<Self> {
+        let guard = Arc::new(Guard::new(settings.allowed_hosts));
+        Ok(Self { http: Arc::new(Http::open(guard.clone())?), guard })
     }
 }
 
