@@ -1,5 +1,5 @@
 //! The tools that actions ask for, one a file: what is said of it ([`Spec`]), its settings, and what it does. To add one:
-//! its file, and its line in [`BUILT_IN`].
+//! its file, and its line in `BUILT_IN`.
 //!
 //! The api reads the [`catalogue`], to check what it is sent; a worker opens the [`Tools`] with its settings, and
 //! executes them. Before a tool sees an input it is checked against the schema once more, rendered as it is by then.

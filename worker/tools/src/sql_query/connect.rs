@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::failure;
 use crate::Failure;
-use crate::guard::{Guard, Unreachable};
+use crate::guard::Guard;
 
 /// How long a connection may take that says nothing about it.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -86,9 +86,8 @@ impl Target {
         let mut last = Failure::permanent("`database` names no host");
         for Place { name, address, port } in self.places()? {
             let addresses = match address {
-                Some(address) => {
-                    guard.permits(&name, address).map(|()| vec![address]).map_err(Unreachable::from)
-                }
+                // Not by the name: nobody has asked what addresses that has.
+                Some(address) => guard.addresses(&address.to_string()).await,
                 None => guard.addresses(&name).await,
             };
             let addresses = match addresses {

@@ -45,6 +45,13 @@ async fn a_database_that_is_not_public_or_not_opened_is_refused() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_opened_opens_no_other_address() {
+    let url = "postgres://u:s3cr3t@db.internal/d?hostaddr=10.0.0.1";
+    let message = permanent(query(&["--allowed-hosts", "db.internal"], url, json!({})).await);
+    assert!(message.contains("`10.0.0.1` may not be reached"), "{message}");
+}
+
+#[tokio::test]
 async fn what_needs_the_operator_or_a_secret_says_so() {
     let url = "postgres://u:s3cr3t@127.0.0.1:1/d";
     let message = permanent(query(&LOCAL, url, json!({ "read_only": false })).await);
