@@ -2,7 +2,7 @@
 
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
-    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -91,6 +91,29 @@ impl Broker {
     /// Removes all messages that are ready, and returns them.
     pub async fn take(&self, queue: &str) -> Vec<Message> {
         get_all(&self.channel().await, queue, true).await
+    }
+
+    /// From now on, copies what is sent through one of the fleet's exchanges under these keys into a queue, which is
+    /// returned.
+    pub async fn tap(&self, exchange: &str, keys: &[&str]) -> String {
+        let (queue, exchange) =
+            (format!("{}.tap.{exchange}", self.prefix), format!("{}.{exchange}", self.prefix));
+        let channel = self.channel().await;
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let declared = channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
+        declared.await.expect("a queue can be declared");
+        for key in keys {
+            let (queue, exchange) = (queue.as_str().into(), exchange.as_str().into());
+            let bound = channel.queue_bind(
+                queue,
+                exchange,
+                (*key).into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bound.await.expect("a queue can be bound");
+        }
+        queue
     }
 
     /// Throws away all messages that are ready.

@@ -2,4 +2,5 @@
 
 mod call_api;
 mod catalogue;
+mod leak;
 mod sql_query;
