@@ -40,12 +40,13 @@ pub(crate) enum Kind {
     AccessDenied,
     PipelineChanged,
     RunCancelled,
+    Decision,
     SecretSet,
     SecretDeleted,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Login,
         Self::LoginFailed,
         Self::Logout,
@@ -62,6 +63,7 @@ impl Kind {
         Self::AccessDenied,
         Self::PipelineChanged,
         Self::RunCancelled,
+        Self::Decision,
         Self::SecretSet,
         Self::SecretDeleted,
     ];
@@ -85,6 +87,7 @@ impl Kind {
             Self::AccessDenied => "access_denied",
             Self::PipelineChanged => "pipeline_changed",
             Self::RunCancelled => "run_cancelled",
+            Self::Decision => "decision",
             Self::SecretSet => "secret_set",
             Self::SecretDeleted => "secret_deleted",
         }

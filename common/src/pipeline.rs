@@ -12,6 +12,7 @@ pub(crate) mod findings;
 mod input;
 pub(crate) mod read;
 mod schema;
+mod waits;
 mod yaml;
 
 #[cfg(test)]
@@ -23,9 +24,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::action::{check_action, check_action_in};
-pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph};
+pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph, circle};
 pub use self::delay::Delay;
 pub use self::input::InputSchema;
+pub use self::waits::{Approval, Call, EXECUTE_PIPELINE, EventWait, OnReject, Undecided};
 pub use self::yaml::from_yaml;
 use crate::duration;
 use crate::retry::RetryPolicy;
@@ -42,7 +44,7 @@ pub fn is_lane(text: &str) -> bool {
 /// The lane of work that names none.
 pub const DEFAULT_LANE: &str = "default";
 /// The actions that run here.
-pub const ACTIONS: [&str; 3] = ["echo", "call_api", "run_command"];
+pub const ACTIONS: [&str; 4] = ["echo", "call_api", "run_command", EXECUTE_PIPELINE];
 
 /// Stands for an id that could not be read. No id is like it.
 pub(crate) const UNREADABLE: &str = "\0";
@@ -154,12 +156,24 @@ pub enum NodeType {
     Parallel,
     /// Waits without holding a worker.
     Delay,
+    /// Waits until a person decides.
+    Approval,
+    /// Waits until an event comes.
+    WaitForEvent,
 }
 
 impl NodeType {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Trigger, Self::Action, Self::Agent, Self::Condition, Self::Parallel, Self::Delay];
+    pub const ALL: [Self; 8] = [
+        Self::Trigger,
+        Self::Action,
+        Self::Agent,
+        Self::Condition,
+        Self::Parallel,
+        Self::Delay,
+        Self::Approval,
+        Self::WaitForEvent,
+    ];
 
     /// The name in JSON, SQL and logs.
     pub fn name(self) -> &'static str {
@@ -170,6 +184,8 @@ impl NodeType {
             Self::Condition => "condition",
             Self::Parallel => "parallel",
             Self::Delay => "delay",
+            Self::Approval => "approval",
+            Self::WaitForEvent => "wait_for_event",
         }
     }
 

@@ -38,6 +38,7 @@ pub mod timers;
 pub mod tokens;
 pub mod users;
 pub mod verdict;
+pub mod waits;
 pub mod workers;
 pub mod write;
 

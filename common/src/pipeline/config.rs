@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::delay::{self, Delay};
 use super::findings::Findings;
-use super::{ACTIONS, Node, NodeType, schema};
+use super::{ACTIONS, EXECUTE_PIPELINE, Node, NodeType, schema, waits};
 use crate::duration;
 use crate::expression::is_marked;
 use crate::problem::{Pointed, quoted};
@@ -143,6 +143,8 @@ pub(super) fn check(node: &Node, pointer: &str, most: Option<Duration>, findings
         },
         NodeType::Condition => condition(node, pointer, findings),
         NodeType::Delay => delay(&node.config, pointer, most, findings),
+        NodeType::Approval => waits::check_approval(&node.config, pointer, findings),
+        NodeType::WaitForEvent => waits::check_event(&node.config, pointer, findings),
         NodeType::Trigger | NodeType::Parallel | NodeType::Agent => {}
     }
 }
@@ -157,6 +159,7 @@ pub(super) fn action(
 ) {
     let schema = match name {
         "echo" => return,
+        EXECUTE_PIPELINE => return waits::check_call(&input, pointer, findings),
         "call_api" => &CALL_API,
         "run_command" => &RUN_COMMAND,
         _ => {

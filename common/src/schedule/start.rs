@@ -132,6 +132,7 @@ pub fn is_met(
         run: &null,
         output: None,
         secrets: None,
+        item: None,
     })
 }
 
@@ -144,6 +145,7 @@ fn render(template: &Template, spec: &Spec, occasion: Occasion<'_>) -> Result<Va
         run: &null,
         output: None,
         secrets: None,
+        item: None,
     })
 }
 

@@ -23,9 +23,13 @@ pub async fn runs(
     limit: i64,
 ) -> Result<Pruned, sqlx::Error> {
     let old: Vec<Uuid> = sqlx::query_scalar!(
-        "select id from runs
-         where finished_at < (select clock_timestamp() - $1 * interval '1 s')
-         order by finished_at limit $2",
+        // What a run has started stays until that one has ended: its answer is read from there.
+        "select r.id from runs as r
+         where r.finished_at < (select clock_timestamp() - $1 * interval '1 s')
+             and not exists (
+                 select from children as c join runs as p on p.id = c.parent_id
+                 where c.run_id = r.id and p.finished_at is null)
+         order by r.finished_at limit $2",
         retention_s,
         limit.min(SLICE)
     )
@@ -38,6 +42,10 @@ pub async fn runs(
     if node_runs(conn, &old, limit).await? == full || attempts(conn, &old, limit).await? == full {
         return Ok(Pruned { runs: 0, is_all: false });
     }
+    if children(conn, &old, limit).await? == full {
+        return Ok(Pruned { runs: 0, is_all: false });
+    }
+    sqlx::query!("delete from waits where run_id = any($1)", &old).execute(&mut *conn).await?;
     sqlx::query!("delete from timers where run_id = any($1)", &old).execute(&mut *conn).await?;
     let gone = sqlx::query!("delete from runs where id = any($1)", &old).execute(conn).await?;
     Ok(Pruned { runs: gone.rows_affected(), is_all: false })
@@ -47,6 +55,18 @@ async fn node_runs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result
     let gone = sqlx::query!(
         "delete from node_runs where ctid = any(array(
              select ctid from node_runs where run_id = any($1) limit $2))",
+        runs,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+async fn children(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from children where ctid = any(array(
+             select ctid from children where parent_id = any($1) limit $2))",
         runs,
         limit
     )

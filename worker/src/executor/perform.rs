@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use common::store::claim::Claimed;
 use common::telemetry::Traceparent;
+use common::wait::Wait;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::prepare::Work;
+use super::{call, resume};
 use crate::core::Worker;
 use crate::node::{self, Context, Failure};
 use crate::registry::Stop;
@@ -31,6 +33,12 @@ pub(super) enum Ended {
     TimedOut,
     /// It was stopped.
     Stopped,
+    /// What it waited for has not come in time, and another try would not change that.
+    Expired(String),
+    /// What it waited for has not come in time, and another try may.
+    TimedOutWaiting(String),
+    /// It waits until it is answered.
+    Awaits(Box<Wait>),
     /// It waits.
     Waits { waiting: Value, after: Duration, at: Option<chrono::DateTime<chrono::Utc>> },
 }
@@ -53,6 +61,9 @@ pub(super) async fn perform(
             let waiting = json!({ "until": common::clock::text(&at) });
             Err(Ended::Waits { waiting, after: Duration::ZERO, at: Some(at) })
         }
+        Work::Await(wait) => Err(Ended::Awaits(wait)),
+        Work::Call(calls) => call::begin(worker, claimed, *calls).await,
+        Work::Resume(awaited) => resume::conclude(worker, claimed, *awaited).await,
         Work::Action(action, input) => act(worker, claimed, stop, &action, input).await,
     }
 }

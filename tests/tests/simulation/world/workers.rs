@@ -121,6 +121,9 @@ impl World<'_> {
                 claimed
             }
             Task::Probe { .. } => None,
+            Task::ChildEnded { .. } | Task::ChildrenStop { .. } => {
+                unreachable!("the run has no others above or below it")
+            }
         };
         self.note(format!("worker {worker} begins {:?}: {:?}", job.task, names(&claimed)));
         match claimed {
