@@ -30,4 +30,5 @@ pub mod shutdown;
 pub mod store;
 pub mod takeover;
 pub mod telemetry;
+pub mod tool;
 pub mod wait;

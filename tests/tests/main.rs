@@ -25,4 +25,5 @@ mod smoke;
 mod soak;
 mod stops;
 mod stream;
+mod tools;
 mod waits;

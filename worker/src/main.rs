@@ -6,7 +6,6 @@ mod config;
 mod core;
 mod executor;
 mod intake;
-mod node;
 mod presence;
 mod quick;
 mod reclaim;

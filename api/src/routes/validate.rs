@@ -8,6 +8,7 @@ use common::graph::{Graph, NodeIx};
 use common::pipeline::{self, Checked, Refused};
 use common::problem::Pointed;
 use common::store::pipelines;
+use common::tool::Catalogue;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -37,8 +38,9 @@ pub(super) async fn validate(
     State(app): State<App>,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Json<Validation>, ApiError> {
+    let tools = app.tools.clone();
     let found = off_thread(move || {
-        check(&body).map(|(checked, graph)| {
+        check(&body, &tools).map(|(checked, graph)| {
             let id = |ix: &u32| graph.node(*ix).node.id.clone();
             let order: Vec<String> = graph.order().iter().map(id).collect();
             (checked, order, graph.calls())
@@ -67,7 +69,8 @@ pub(super) struct Start {
 
 /// The definition, as it was read, and what is stored beside it; or all that is wrong with it.
 pub(super) async fn checked(app: &App, body: Value) -> Result<(Value, Checked, Start), ApiError> {
-    let found = off_thread(move || match check(&body) {
+    let tools = app.tools.clone();
+    let found = off_thread(move || match check(&body, &tools) {
         Ok((checked, graph)) => Ok((body, checked, start_lane(&graph), graph.calls())),
         Err(refused) => Err(ApiError::pointed(refused.errors)),
     });
@@ -129,8 +132,8 @@ fn way_back(
 }
 
 /// Also what only the api refuses: a name that its own addresses take.
-fn check(body: &Value) -> Result<(Checked, Graph), Refused> {
-    let mut checked = pipeline::check(body);
+fn check(body: &Value, tools: &Catalogue) -> Result<(Checked, Graph), Refused> {
+    let mut checked = pipeline::check(body, tools);
     if body.get("name").is_some_and(|name| name == "validate") {
         let taken =
             Pointed::new("/name", "is taken by the address /v1/pipelines/validate; choose another");

@@ -9,10 +9,10 @@ use common::store::pipelines::{self, Submittable};
 use common::store::{self, is_outage};
 use common::wait::{ChildSpec, Children, DEEPEST, Parent, Wait, WaitKind};
 use serde_json::{Value, json};
+use tools::Failure;
 
 use super::perform::Ended;
 use crate::core::Worker;
-use crate::node::Failure;
 
 /// What is to be run: with `for_each`, one input an item.
 #[derive(Debug)]

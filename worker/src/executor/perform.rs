@@ -4,20 +4,21 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::secret::Mask;
 use common::store::claim::Claimed;
 use common::telemetry::Traceparent;
 use common::wait::Wait;
 use futures::FutureExt;
 use serde_json::{Value, json};
+use tools::{Context, Failure};
 
 use super::prepare::Work;
 use super::{call, resume};
 use crate::core::Worker;
-use crate::node::{self, Context, Failure};
 use crate::registry::Stop;
 
 /// What a node gets to end by itself after it was told to, before it is dropped.
-const GRACE: Duration = node::GRACE.saturating_add(Duration::from_secs(1));
+const GRACE: Duration = tools::GRACE.saturating_add(Duration::from_secs(1));
 
 /// How long what has to run alone waits for the worker's other node runs to end.
 pub(super) const QUIET_WITHIN: Duration = Duration::from_secs(30);
@@ -49,6 +50,7 @@ pub(super) async fn perform(
     claimed: &Claimed,
     stop: &Stop,
     work: Work,
+    mask: &Mask,
 ) -> Result<Value, Ended> {
     match work {
         Work::Output(output) => Ok(output),
@@ -64,7 +66,9 @@ pub(super) async fn perform(
         Work::Await(wait) => Err(Ended::Awaits(wait)),
         Work::Call(calls) => call::begin(worker, claimed, *calls).await,
         Work::Resume(awaited) => resume::conclude(worker, claimed, *awaited).await,
-        Work::Action(action, input) => act(worker, claimed, stop, &action, input).await,
+        Work::Action(action, input) => {
+            act(worker, claimed, stop, (action.as_str(), input), mask).await
+        }
     }
 }
 
@@ -72,12 +76,12 @@ async fn act(
     worker: &Arc<Worker>,
     claimed: &Claimed,
     stop: &Stop,
-    action: &str,
-    input: Value,
+    (action, input): (&str, Value),
+    mask: &Mask,
 ) -> Result<Value, Ended> {
     let timeout = claimed.context.graph.node(claimed.node).node.timeout;
-    let context = context(claimed, stop);
-    let execution = AssertUnwindSafe(node::execute(&worker.tools, action, input, &context));
+    let context = context(claimed, stop, mask);
+    let execution = AssertUnwindSafe(worker.tools.execute(action, input, &context));
     let mut execution = std::pin::pin!(execution.catch_unwind());
     let ended = tokio::select! {
         biased;
@@ -113,15 +117,13 @@ fn settled(
     }
 }
 
-fn context(claimed: &Claimed, stop: &Stop) -> Context {
+fn context(claimed: &Claimed, stop: &Stop, mask: &Mask) -> Context {
     let run = &claimed.context;
     let traceparent = run.traceparent.as_deref().and_then(|text| text.parse::<Traceparent>().ok());
     Context {
-        run: run.id,
-        node: claimed.id().to_owned(),
-        attempt: claimed.attempt,
-        idempotency_key: format!("{}/{}", run.id, claimed.id()),
         traceparent: traceparent.map(|parent| parent.child().to_string()),
+        mask: mask.clone(),
         cancel: stop.token().child_token(),
+        ..Context::of(run.id, claimed.id(), claimed.attempt)
     }
 }

@@ -11,11 +11,11 @@ use common::store::waits::{self, Awaited};
 use common::store::{self, is_outage};
 use common::wait::{Answer, ChildSpec, OnItemFailure, WaitKind, is_resumed};
 use serde_json::{Value, json};
+use tools::Failure;
 
 use super::classify::LARGEST_OUTPUT;
 use super::perform::Ended;
 use crate::core::Worker;
-use crate::node::Failure;
 
 /// What the node run has waited for, if it is resumed; through outages.
 pub(super) async fn awaited(

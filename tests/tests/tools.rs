@@ -1,0 +1,3 @@
+//! The tools that actions ask for, as their users meet them.
+
+mod catalogue;
