@@ -74,6 +74,11 @@ impl Wait {
         Self { kind, spec, spent, deadline, listens: None, children: None }
     }
 
+    /// About how many bytes of a statement it takes.
+    pub fn weight(&self) -> usize {
+        self.children.as_ref().map_or(0, |children| children.bytes + 100 * children.inputs.len())
+    }
+
     /// What is kept in the node run itself: enough to tell whether an answer is its own.
     pub fn mark(&self) -> Value {
         json!({"for": self.kind.name(), "spent": self.spent})
@@ -94,6 +99,8 @@ pub struct Children {
     pub spec: ChildSpec,
     /// The input of each.
     pub inputs: Vec<Value>,
+    /// How many bytes these have together, as JSON text.
+    pub bytes: usize,
 }
 
 /// What the runs have in common that a node run starts.

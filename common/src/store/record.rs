@@ -126,6 +126,7 @@ impl Record {
     pub fn weight(&self) -> usize {
         match &self.outcome {
             Outcome::Completed { text, .. } => text.len(),
+            Outcome::Awaiting { wait } => wait.weight(),
             _ => 0,
         }
     }

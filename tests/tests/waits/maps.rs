@@ -22,7 +22,10 @@ fn map(name: &str, extra: Value) -> Value {
 fn doubles() -> Value {
     pipeline(
         "each",
-        [echo("double", json!({"twice": "{{ input.item * 2 }}", "index": "{{ input.index }}"}))],
+        [echo(
+            "double",
+            json!({"twice": "{{ input.item * 2 - 0 }}", "index": "{{ input.index }}"}),
+        )],
         [],
     )
 }
@@ -135,7 +138,9 @@ async fn a_map_has_limits() {
     }
 
     // All outputs together are an output like any other.
-    let long = pipeline("long", [shell("x", "head -c 3000000 /dev/urandom | base64 -w 0")], []);
+    let mut long = shell("x", "head -c 3000000 /dev/urandom | base64 -w 0");
+    long["config"]["output_limit"] = json!(8_000_000);
+    let long = pipeline("long", [long], []);
     client.create_pipeline(&long).await;
     let mut node = with(calls("map", "long", json!(null)), "retry", quick_retry(1));
     node["config"]["for_each"] = json!([1, 2, 3, 4, 5, 6]);
