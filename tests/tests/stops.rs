@@ -21,8 +21,8 @@ const STOP: &str = "GATHERING_TEST_STOP_AFTER";
 fn everything() -> Value {
     let flaky = action("flaky", "call_api", json!({"method": "POST", "url": "{{ input.flaky }}"}));
     let mut each = calls("each", "below", json!({"n": "{{ item }}"}));
-    each["config"]["for_each"] = json!([1, 2, 3]);
-    each["config"]["max_concurrency"] = json!(2);
+    each["config"]["for_each"] = json!([1, 2]);
+    each["config"]["max_concurrency"] = json!(1);
     pipeline(
         "everything",
         [
