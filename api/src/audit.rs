@@ -43,10 +43,12 @@ pub(crate) enum Kind {
     Decision,
     SecretSet,
     SecretDeleted,
+    DeadLetterRedriven,
+    DeadLetterDismissed,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Login,
         Self::LoginFailed,
         Self::Logout,
@@ -66,6 +68,8 @@ impl Kind {
         Self::Decision,
         Self::SecretSet,
         Self::SecretDeleted,
+        Self::DeadLetterRedriven,
+        Self::DeadLetterDismissed,
     ];
 
     /// Its word.
@@ -90,6 +94,8 @@ impl Kind {
             Self::Decision => "decision",
             Self::SecretSet => "secret_set",
             Self::SecretDeleted => "secret_deleted",
+            Self::DeadLetterRedriven => "dead_letter_redriven",
+            Self::DeadLetterDismissed => "dead_letter_dismissed",
         }
     }
 }

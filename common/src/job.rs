@@ -1,4 +1,5 @@
-//! What a message asks of a worker: ids, fence, reason. Never input, output or a secret.
+//! What a message asks of a worker: ids, fence, reason. Never a secret, and never input or output: but for calls of
+//! tools that are no part of a worker, since nothing else reaches them.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -59,6 +60,22 @@ pub enum Task {
         /// The run that started them.
         run: Uuid,
     },
+    /// Do what a tool does: for a program that is no worker. The only message that holds an input.
+    #[serde(rename = "tool.call")]
+    ToolCall {
+        /// The run.
+        run: Uuid,
+        /// The node.
+        node: String,
+        /// The fence: the attempt that waits for the reply.
+        attempt: i32,
+        /// The tool.
+        tool: String,
+        /// What it is given.
+        input: serde_json::Value,
+        /// How long a reply is waited for.
+        timeout_ms: i64,
+    },
     /// Report that this message has come through the lane.
     #[serde(rename = "probe")]
     Probe {
@@ -75,6 +92,7 @@ impl Task {
             Self::NodeExecute { .. } => "node.execute",
             Self::ChildEnded { .. } => "child.ended",
             Self::ChildrenStop { .. } => "children.stop",
+            Self::ToolCall { .. } => "tool.call",
             Self::Probe { .. } => "probe",
         }
     }
@@ -84,6 +102,7 @@ impl Task {
         match self {
             Self::RunStart { run }
             | Self::NodeExecute { run, .. }
+            | Self::ToolCall { run, .. }
             | Self::ChildEnded { run, .. }
             | Self::ChildrenStop { run } => Some(*run),
             Self::Probe { .. } => None,
@@ -117,6 +136,8 @@ pub enum Reason {
     Deadline,
     /// Nobody waits for what is to be stopped.
     Stopped,
+    /// A node asks a tool that is no part of a worker.
+    Called,
     /// The message was lost, or its worker was.
     Recovered,
     /// A worker stopped before it could end it.
@@ -140,6 +161,7 @@ impl Reason {
             Self::Answered => "answered",
             Self::Deadline => "deadline",
             Self::Stopped => "stopped",
+            Self::Called => "called",
             Self::Recovered => "recovered",
             Self::HandedBack => "handed_back",
             Self::Probe => "probe",

@@ -14,6 +14,12 @@ use crate::job::{Job, Task};
 #[error("{0}")]
 pub struct Garbage(String);
 
+impl Garbage {
+    pub(super) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 /// The body: flat, and without what the headers carry.
 #[derive(Serialize)]
 struct Body<'a> {
@@ -71,6 +77,7 @@ fn properties(job: &Job, app: &ShortString, timestamp: u64) -> BasicProperties {
         Task::ChildEnded { run, child } => format!("{run}/{child}"),
         Task::ChildrenStop { run } => format!("{run}/stop"),
         Task::Probe { probe } => probe.to_string(),
+        Task::ToolCall { run, node, attempt, .. } => format!("{run}/{node}/{attempt}"),
     };
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -146,7 +153,7 @@ pub(super) fn buried(
 }
 
 /// Seconds since 1970: AMQP knows no finer instants.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -446,5 +446,6 @@ pub(super) fn task(job: &Job) -> String {
         Task::ChildEnded { .. } | Task::ChildrenStop { .. } => {
             unreachable!("the run has no others above or below it")
         }
+        Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
     }
 }
