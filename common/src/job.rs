@@ -46,6 +46,20 @@ pub enum Task {
         /// The fence: the attempt that the claim will create.
         attempt: i32,
     },
+    /// Count the end of a run that another has started.
+    #[serde(rename = "child.ended")]
+    ChildEnded {
+        /// The run that started it.
+        run: Uuid,
+        /// The run that has ended.
+        child: Uuid,
+    },
+    /// Stop what a run has started and no longer waits for.
+    #[serde(rename = "children.stop")]
+    ChildrenStop {
+        /// The run that started them.
+        run: Uuid,
+    },
     /// Do what a tool does: for a program that is no worker. The only message that holds an input.
     #[serde(rename = "tool.call")]
     ToolCall {
@@ -76,6 +90,8 @@ impl Task {
         match self {
             Self::RunStart { .. } => "run.start",
             Self::NodeExecute { .. } => "node.execute",
+            Self::ChildEnded { .. } => "child.ended",
+            Self::ChildrenStop { .. } => "children.stop",
             Self::ToolCall { .. } => "tool.call",
             Self::Probe { .. } => "probe",
         }
@@ -84,9 +100,11 @@ impl Task {
     /// The run that it concerns.
     pub fn run(&self) -> Option<Uuid> {
         match self {
-            Self::RunStart { run } | Self::NodeExecute { run, .. } | Self::ToolCall { run, .. } => {
-                Some(*run)
-            }
+            Self::RunStart { run }
+            | Self::NodeExecute { run, .. }
+            | Self::ToolCall { run, .. }
+            | Self::ChildEnded { run, .. }
+            | Self::ChildrenStop { run } => Some(*run),
             Self::Probe { .. } => None,
         }
     }
@@ -106,6 +124,18 @@ pub enum Reason {
     Retry,
     /// What the node waited for is over.
     DelayOver,
+    /// A person has decided what the node waited for.
+    Decided,
+    /// The event has come that the node waited for.
+    EventCame,
+    /// A run that the node started has ended.
+    ChildEnded,
+    /// What the node waited for has answered.
+    Answered,
+    /// What the node waited for has not come in time.
+    Deadline,
+    /// Nobody waits for what is to be stopped.
+    Stopped,
     /// A node asks a tool that is no part of a worker.
     Called,
     /// The message was lost, or its worker was.
@@ -125,6 +155,12 @@ impl Reason {
             Self::FanOut => "fan_out",
             Self::Retry => "retry",
             Self::DelayOver => "delay_over",
+            Self::Decided => "decided",
+            Self::EventCame => "event_came",
+            Self::ChildEnded => "child_ended",
+            Self::Answered => "answered",
+            Self::Deadline => "deadline",
+            Self::Stopped => "stopped",
             Self::Called => "called",
             Self::Recovered => "recovered",
             Self::HandedBack => "handed_back",

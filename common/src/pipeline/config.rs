@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::delay::{self, Delay};
 use super::findings::Findings;
 use super::schema::Schema;
-use super::{Node, NodeType};
+use super::{EXECUTE_PIPELINE, Node, NodeType, waits};
 use crate::duration;
 use crate::expression::is_marked;
 use crate::problem::quoted;
@@ -52,6 +52,8 @@ pub(super) fn check(
         },
         NodeType::Condition => condition(node, pointer, findings),
         NodeType::Delay => delay(&node.config, pointer, most, findings),
+        NodeType::Approval => waits::check_approval(&node.config, pointer, findings),
+        NodeType::WaitForEvent => waits::check_event(&node.config, pointer, findings),
         NodeType::Trigger | NodeType::Parallel | NodeType::Agent => {}
     }
 }
@@ -66,6 +68,7 @@ pub(super) fn action(
     findings: &mut Findings,
 ) {
     match tools.get(name) {
+        Some(_) if name == EXECUTE_PIPELINE => waits::check_call(&input, pointer, findings),
         Some(spec) => spec.schema().check(&Value::Object(input), pointer, findings),
         None => {
             let (name, known) = (quoted(name), actions(Some(tools)));

@@ -9,6 +9,7 @@ use common::problem::unstorable;
 use common::store::claim::Claimed;
 use common::store::outputs;
 use common::store::record::Outcome;
+use common::wait::Wait;
 use serde_json::Value;
 use tools::Failure;
 
@@ -17,7 +18,7 @@ use crate::core::Worker;
 use crate::registry::{Stop, Why};
 
 /// The largest output, as JSON text, in bytes.
-const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
+pub(super) const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
 
 /// Decides what is recorded.
 pub(super) async fn classify(
@@ -29,6 +30,7 @@ pub(super) async fn classify(
     match result {
         Ok(output) => completed(claimed, output),
         Err(Ended::Waits { waiting, after, at }) => Outcome::Waiting { waiting, after, at },
+        Err(Ended::Awaits(wait)) => awaiting(claimed, wait),
         Err(Ended::Stopped | Ended::Failed(Failure::Cancelled)) => stopped(claimed, stop),
         Err(Ended::Failed(Failure::Permanent { message }) | Ended::Unprepared(message)) => {
             let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
@@ -38,6 +40,14 @@ pub(super) async fn classify(
             let error = NodeError::new(ErrorKind::Retryable, message, claimed.id());
             again(worker, claimed, error, retry_after).await
         }
+        Err(Ended::Expired(message)) => {
+            let error = NodeError::new(ErrorKind::TimedOut, message, claimed.id());
+            Outcome::Failed { error, spent: true }
+        }
+        Err(Ended::TimedOutWaiting(message)) => {
+            let error = NodeError::new(ErrorKind::TimedOut, message, claimed.id());
+            again(worker, claimed, error, None).await
+        }
         Err(Ended::TimedOut) => {
             let timeout = claimed.context.graph.node(claimed.node).node.timeout;
             let message = format!("it took longer than its time-out of {timeout:?}");
@@ -45,6 +55,19 @@ pub(super) async fn classify(
             again(worker, claimed, error, None).await
         }
     }
+}
+
+/// What it waits for is stored, as outputs are.
+fn awaiting(claimed: &Claimed, wait: Box<Wait>) -> Outcome {
+    let inputs = wait.children.iter().flat_map(|children| &children.inputs);
+    let Some(pointer) = inputs.chain([&wait.spec]).find_map(unstorable) else {
+        return Outcome::Awaiting { wait: Arc::from(wait) };
+    };
+    let message = format!(
+        "what it waits for, or hands on, has a null character at {pointer:?}, which Postgres cannot hold"
+    );
+    let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
+    Outcome::Failed { error, spent: true }
 }
 
 fn completed(claimed: &Claimed, output: Value) -> Outcome {
