@@ -40,6 +40,7 @@ pub(crate) enum Kind {
     AccessDenied,
     PipelineChanged,
     RunCancelled,
+    Decision,
     SecretSet,
     SecretDeleted,
     DeadLetterRedriven,
@@ -47,7 +48,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Login,
         Self::LoginFailed,
         Self::Logout,
@@ -64,6 +65,7 @@ impl Kind {
         Self::AccessDenied,
         Self::PipelineChanged,
         Self::RunCancelled,
+        Self::Decision,
         Self::SecretSet,
         Self::SecretDeleted,
         Self::DeadLetterRedriven,
@@ -89,6 +91,7 @@ impl Kind {
             Self::AccessDenied => "access_denied",
             Self::PipelineChanged => "pipeline_changed",
             Self::RunCancelled => "run_cancelled",
+            Self::Decision => "decision",
             Self::SecretSet => "secret_set",
             Self::SecretDeleted => "secret_deleted",
             Self::DeadLetterRedriven => "dead_letter_redriven",

@@ -1,6 +1,7 @@
 //! The table of all routes: method, path, what it needs, and what it does.
 
 mod api_keys;
+mod approvals;
 mod audit_events;
 mod auth;
 mod batch;
@@ -94,6 +95,8 @@ fn table() -> Vec<Route> {
         route(GET, "/v1/runs", VIEWER, runs::list),
         route(GET, "/v1/runs/{id}", VIEWER, runs::read),
         route(GET, "/v1/runs/{id}/nodes/{node}", VIEWER, nodes::read),
+        route(POST, "/v1/runs/{id}/nodes/{node}/decision", OPERATOR, approvals::decide),
+        route(GET, "/v1/approvals", VIEWER, approvals::list),
         route(GET, "/v1/runs/{id}/events", VIEWER, events::stream),
         route(POST, "/v1/runs/{id}/cancel", OPERATOR, runs::cancel),
         route(POST, "/v1/runs/{id}/rerun", OPERATOR, submit::rerun),

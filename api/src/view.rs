@@ -7,6 +7,7 @@ use common::node_run::NodeState;
 use common::run::{RunKind, RunState};
 use common::store::pipelines::Outlined;
 use common::store::runs::{self, NodeRun, Run};
+use common::wait::Parent;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -47,11 +48,29 @@ pub(crate) struct RunView {
     /// Who asked for it: a user's id, `key:<prefix>`, or the name in an operator's token.
     created_by: String,
     rerun_of: Option<Uuid>,
+    /// The run and the node that started it, and its place among those that the node has started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<ParentView>,
     created_at: Stamp,
     started_at: Option<Stamp>,
     finished_at: Option<Stamp>,
     /// In the definition's order.
     nodes: Vec<NodeView>,
+}
+
+/// Where a run comes from that another has started.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ParentView {
+    run: Uuid,
+    node: String,
+    index: i32,
+}
+
+impl ParentView {
+    fn of(trigger: &Value) -> Option<Self> {
+        let Parent { run, node, index, .. } = Parent::of(trigger)?;
+        Some(Self { run, node, index })
+    }
 }
 
 /// A node run within a run.
@@ -69,6 +88,9 @@ pub(crate) struct NodeView {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     output_omitted: bool,
     error: Option<Value>,
+    /// What it waits for, while it waits: `for` says which kind of thing, and the rest depends on that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<Value>,
     started_at: Option<Stamp>,
     finished_at: Option<Stamp>,
 }
@@ -85,6 +107,7 @@ impl NodeView {
                 output: None,
                 output_omitted: false,
                 error: None,
+                waiting: None,
                 started_at: None,
                 finished_at: None,
             };
@@ -97,6 +120,7 @@ impl NodeView {
             output: run.output,
             output_omitted: run.output_omitted,
             error: run.error,
+            waiting: run.waiting,
             started_at: run.started_at.map(Stamp),
             finished_at: run.finished_at.map(Stamp),
         }
@@ -126,6 +150,7 @@ impl RunView {
             input: run.input,
             output: run.output,
             error: run.error,
+            parent: ParentView::of(&run.trigger),
             trigger: run.trigger,
             tags: run.tags,
             created_by: run.created_by,
@@ -154,6 +179,9 @@ pub(crate) struct RunSummary {
     /// Who asked for it: a user's id, `key:<prefix>`, or the name in an operator's token.
     created_by: String,
     rerun_of: Option<Uuid>,
+    /// The run and the node that started it, and its place among those that the node has started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<ParentView>,
     created_at: Stamp,
     started_at: Option<Stamp>,
     finished_at: Option<Stamp>,
@@ -168,6 +196,7 @@ impl From<runs::Summary> for RunSummary {
             version: run.version,
             state: run.state,
             error: run.error,
+            parent: ParentView::of(&run.trigger),
             trigger: run.trigger,
             tags: run.tags,
             created_by: run.created_by,

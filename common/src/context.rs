@@ -10,6 +10,7 @@ use crate::clock;
 use crate::expression;
 use crate::graph::{EdgeIx, Graph, NodeIx};
 use crate::retry::RetryPolicy;
+use crate::wait::Parent;
 
 /// A run, as far as it does not change: its pinned definition, its input, and what of its outputs is known here.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct RunContext {
     pub run: Value,
     /// W3C trace context of the request that submitted it.
     pub traceparent: Option<String>,
+    /// The run that has started it.
+    pub parent: Option<Parent>,
     /// What a schedule gave it for the nodes that say nothing about it themselves.
     retry: Option<RetryPolicy>,
     outputs: Mutex<HashMap<NodeIx, Arc<Value>>>,
@@ -82,6 +85,7 @@ impl RunContext {
             input: row.input,
             run,
             traceparent: row.traceparent,
+            parent: Parent::of(&row.trigger),
             retry,
             outputs: Mutex::default(),
         }

@@ -37,6 +37,8 @@ pub struct Scope<'a> {
     pub output: Option<&'a Value>,
     /// In the config of an action: the secrets that it names, by name.
     pub secrets: Option<&'a Value>,
+    /// In what is rendered for each item of a list: `{item, index}`.
+    pub item: Option<&'a Value>,
 }
 
 /// Which names an expression may use.
@@ -47,6 +49,11 @@ pub enum Names {
     /// Those of a schedule's fire: `schedule`, `fire_at`, `event`, and `data`, which is the event's. The scope's `input`
     /// is an object of these.
     Fire,
+    /// Those of an event that a node waits for: `event`, and `data`, which is the event's. The scope's `input` is an
+    /// object of these.
+    Event,
+    /// Those of a run, and `item` and `index` of the item for which it is evaluated.
+    Item,
 }
 
 /// Where the outputs that expressions name come from.
@@ -106,6 +113,13 @@ impl Expression {
         let trimmed = source.trim();
         let bare = trimmed.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
         Self::compile_among(bare.unwrap_or(source), 1, Names::Fire)
+    }
+
+    /// Compiles the condition of a node that waits for an event: it sees `event` and its `data`.
+    pub fn compile_event(source: &str) -> Result<Self, String> {
+        let trimmed = source.trim();
+        let bare = trimmed.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+        Self::compile_among(bare.unwrap_or(source), 1, Names::Event)
     }
 
     /// Compiles one of `siblings` expressions that are evaluated together, and share a budget.

@@ -1,5 +1,6 @@
 //! A definition compiled for execution: indices instead of names, expressions instead of texts.
 
+mod calls;
 mod compile;
 mod shape;
 mod upstream;
@@ -46,6 +47,8 @@ pub struct CompiledNode {
     pub config: Template,
     /// The expression of a condition node.
     pub condition: Option<Expression>,
+    /// The input of each of the runs that the node starts, where it starts one an item.
+    pub each: Option<Template>,
     /// Whose outputs are needed to execute it and to resolve the edges that leave it, except its own.
     pub reads: Vec<NodeIx>,
     /// The action of an action node.

@@ -62,6 +62,20 @@ pub enum Task {
         /// How long a reply is waited for.
         timeout_ms: i64,
     },
+    /// Count the end of a run that another has started.
+    #[serde(rename = "child.ended")]
+    ChildEnded {
+        /// The run that started it.
+        run: Uuid,
+        /// The run that has ended.
+        child: Uuid,
+    },
+    /// Stop what a run has started and no longer waits for.
+    #[serde(rename = "children.stop")]
+    ChildrenStop {
+        /// The run that started them.
+        run: Uuid,
+    },
     /// Report that this message has come through the lane.
     #[serde(rename = "probe")]
     Probe {
@@ -77,6 +91,8 @@ impl Task {
             Self::RunStart { .. } => "run.start",
             Self::NodeExecute { .. } => "node.execute",
             Self::ToolCall { .. } => "tool.call",
+            Self::ChildEnded { .. } => "child.ended",
+            Self::ChildrenStop { .. } => "children.stop",
             Self::Probe { .. } => "probe",
         }
     }
@@ -84,9 +100,11 @@ impl Task {
     /// The run that it concerns.
     pub fn run(&self) -> Option<Uuid> {
         match self {
-            Self::RunStart { run } | Self::NodeExecute { run, .. } | Self::ToolCall { run, .. } => {
-                Some(*run)
-            }
+            Self::RunStart { run }
+            | Self::NodeExecute { run, .. }
+            | Self::ChildEnded { run, .. }
+            | Self::ChildrenStop { run }
+            | Self::ToolCall { run, .. } => Some(*run),
             Self::Probe { .. } => None,
         }
     }
@@ -108,6 +126,18 @@ pub enum Reason {
     DelayOver,
     /// A node asks a tool that is no part of a worker.
     Called,
+    /// A person has decided what the node waited for.
+    Decided,
+    /// The event has come that the node waited for.
+    EventCame,
+    /// A run that the node started has ended.
+    ChildEnded,
+    /// What the node waited for has answered.
+    Answered,
+    /// What the node waited for has not come in time.
+    Deadline,
+    /// Nobody waits for what is to be stopped.
+    Stopped,
     /// The message was lost, or its worker was.
     Recovered,
     /// A worker stopped before it could end it.
@@ -126,6 +156,12 @@ impl Reason {
             Self::Retry => "retry",
             Self::DelayOver => "delay_over",
             Self::Called => "called",
+            Self::Decided => "decided",
+            Self::EventCame => "event_came",
+            Self::ChildEnded => "child_ended",
+            Self::Answered => "answered",
+            Self::Deadline => "deadline",
+            Self::Stopped => "stopped",
             Self::Recovered => "recovered",
             Self::HandedBack => "handed_back",
             Self::Probe => "probe",

@@ -1,7 +1,7 @@
 //! The vocabulary of GatheRing: its names, its rules, its storage and its messages.
 //!
 //! The pure nouns ([`pipeline`], [`graph`], [`expression`], [`advance`], [`run`], [`node_run`], [`takeover`],
-//! [`retry`], [`schedule`])
+//! [`retry`], [`schedule`], [`wait`])
 //! decide; [`store`] and [`broker`] act. The pure ones import neither of the two, nor tokio.
 
 pub mod access;
@@ -32,3 +32,4 @@ pub mod store;
 pub mod takeover;
 pub mod telemetry;
 pub mod tool;
+pub mod wait;

@@ -52,6 +52,24 @@ pub async fn insert(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::E
     Ok(())
 }
 
+/// Writes rows that the caller does not publish: they are the leader's at once.
+pub async fn leave(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let columns = Columns::of(rows);
+    sqlx::query!(
+        "insert into outbox (id, lane, job, created_at)
+         select u.*, clock_timestamp() - interval '1 minute' from unnest($1::uuid[], $2::text[], $3::jsonb[]) as u",
+        &columns.ids,
+        &columns.lanes,
+        &columns.jobs
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Rows as columns, for `unnest`.
 #[derive(Debug, Default)]
 pub struct Columns {

@@ -12,6 +12,7 @@ pub(crate) mod findings;
 mod input;
 pub(crate) mod read;
 pub(crate) mod schema;
+mod waits;
 mod yaml;
 
 #[cfg(test)]
@@ -23,9 +24,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::action::{check_action, check_action_in};
-pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph, stored_graph};
+pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph, circle, stored_graph};
 pub use self::delay::Delay;
 pub use self::input::InputSchema;
+pub use self::waits::{Approval, Call, EXECUTE_PIPELINE, EventWait, OnReject, Undecided};
 pub use self::yaml::from_yaml;
 use crate::duration;
 use crate::retry::RetryPolicy;
@@ -152,12 +154,24 @@ pub enum NodeType {
     Parallel,
     /// Waits without holding a worker.
     Delay,
+    /// Waits until a person decides.
+    Approval,
+    /// Waits until an event comes.
+    WaitForEvent,
 }
 
 impl NodeType {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Trigger, Self::Action, Self::Agent, Self::Condition, Self::Parallel, Self::Delay];
+    pub const ALL: [Self; 8] = [
+        Self::Trigger,
+        Self::Action,
+        Self::Agent,
+        Self::Condition,
+        Self::Parallel,
+        Self::Delay,
+        Self::Approval,
+        Self::WaitForEvent,
+    ];
 
     /// The name in JSON, SQL and logs.
     pub fn name(self) -> &'static str {
@@ -168,6 +182,8 @@ impl NodeType {
             Self::Condition => "condition",
             Self::Parallel => "parallel",
             Self::Delay => "delay",
+            Self::Approval => "approval",
+            Self::WaitForEvent => "wait_for_event",
         }
     }
 

@@ -40,6 +40,7 @@ pub mod timers;
 pub mod tokens;
 pub mod users;
 pub mod verdict;
+pub mod waits;
 pub mod workers;
 pub mod write;
 

@@ -52,6 +52,8 @@ pub struct Run {
     pub tags: Vec<String>,
     pub created_by: String,
     pub rerun_of: Option<String>,
+    #[serde(default)]
+    pub parent: Value,
     pub created_at: String,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
@@ -74,6 +76,8 @@ pub struct NodeRun {
     pub output_omitted: bool,
     #[serde(default)]
     pub error: Value,
+    #[serde(default)]
+    pub waiting: Value,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
 }

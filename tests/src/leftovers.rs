@@ -20,6 +20,19 @@ const WRONG: &[(&str, &str)] = &[
     ("rows in the outbox", "select id::text || ' ' || job::text from outbox"),
     ("timers", "select run_id::text || '/' || node || ' ' || kind::text from timers"),
     (
+        "waits that are open",
+        "select run_id::text || '/' || node || ' ' || kind::text from waits where answer is null",
+    ),
+    (
+        "children that have ended, and are not counted",
+        "select parent_id::text || '/' || node || ' ' || run_id from children where run_id is not null and state is null",
+    ),
+    (
+        "runs that another has started, and does not know",
+        "select trigger ->> 'parent' from runs where trigger ->> 'kind' = 'parent'
+         and not exists (select from children c where c.run_id = runs.id)",
+    ),
+    (
         "node runs that were recorded twice: completed by an attempt that had ended otherwise",
         "select a.run_id::text || '/' || a.node || ' ' || a.attempt from attempts a
          join node_runs n using (run_id, node, attempt) where n.state = 'completed'",
@@ -99,6 +112,8 @@ const UNDER_WAY: &[&str] = &[
      where finished_at is null and state <> 'pending' order by run_id, node",
     "select * from outbox order by id",
     "select * from timers order by due_at",
+    "select * from waits where answer is null",
+    "select * from children where run_id is not null and state is null",
     "select id, name, lock_key, started_at, locked_at, stopped_at from workers order by started_at",
     "select * from probes order by sent_at desc",
     "select * from leader",

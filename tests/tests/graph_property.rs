@@ -213,6 +213,7 @@ fn node(id: &str, kind: &Kind, pipeline: &str, target: &HttpTarget) -> Value {
         }
         Kind::Parallel => ("parallel", json!({})),
         Kind::Delay => ("delay", json!({"duration": "20ms"})),
+        Kind::Approval => ("approval", json!({"deadline": "20ms", "default": "approve"})),
         Kind::Condition(test) => ("condition", json!({"expression": expression(test)})),
     };
     let retry = json!({"initial_interval": "10ms", "max_interval": "20ms"});

@@ -27,3 +27,4 @@ mod soak;
 mod stops;
 mod stream;
 mod tools;
+mod waits;

@@ -65,7 +65,7 @@ impl Core {
             .collect()
     }
 
-    fn announce(&self, jobs: Vec<outbox::Row>, runs: Vec<(Uuid, RunState)>) {
+    pub(crate) fn announce(&self, jobs: Vec<outbox::Row>, runs: Vec<(Uuid, RunState)>) {
         self.outbox.publish(jobs);
         let runs = runs.into_iter().map(|(run, state)| (run, hint(state))).collect();
         self.outbox.hint(Hint { runs });

@@ -13,6 +13,7 @@ use common::store::definitions::Definitions;
 use common::store::record::Record;
 use common::store::record::direct::Known;
 use common::store::start::Start;
+use common::store::waits::children::End;
 use common::store::{self, Pool, mine, reclaim};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tools::Tools;
 use uuid::Uuid;
 
+use crate::children::Ends;
 use crate::commit::{Assigned, Begun, Claims, Records, Settled, Starts};
 use crate::presence::Presence;
 use crate::quick::Quickness;
@@ -60,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) claims: Batcher<Claim, Begun>,
     records: Batcher<Arc<Record>, Settled>,
     direct_records: Batcher<Known, Option<Vec<Assigned>>>,
+    /// Ends of runs that other runs have started.
+    pub(crate) ends: Batcher<End, ()>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
     /// What secrets are opened with; none when this worker has no key.
@@ -128,6 +132,7 @@ impl Worker {
             claims: Batcher::start("claim", BATCH, Claims::new(core.clone())),
             records: Batcher::start("record", BATCH, records),
             direct_records: Batcher::start("direct_record", BATCH, direct_records),
+            ends: Batcher::start("child_end", BATCH, Ends::new(core.clone())),
             jobs: Arc::default(),
             tools,
             secrets,

@@ -1,9 +1,11 @@
 //! One node run after the other, in one slot: admit → prepare → perform → classify → judge edges → record → go on.
 
 mod admit;
+mod call;
 mod classify;
 mod perform;
 mod prepare;
+mod resume;
 mod secrets;
 
 use std::sync::Arc;
@@ -267,7 +269,7 @@ fn count(outcome: &Outcome) {
         Outcome::Completed { .. } => "completed",
         Outcome::Failed { .. } => "failed",
         Outcome::Retry { .. } => "retried",
-        Outcome::Waiting { .. } => "waiting",
+        Outcome::Waiting { .. } | Outcome::Awaiting { .. } => "waiting",
         Outcome::HandedBack { .. } => "handed_back",
         Outcome::Stopped { .. } => "stopped",
         Outcome::TakenOver { .. }

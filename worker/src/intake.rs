@@ -8,12 +8,14 @@ use common::broker::Delivery;
 use common::job::{Job, Task};
 use common::store::claim::Claim;
 use common::store::start::Start;
+use common::store::waits::children::End;
 use common::store::{self, stop, workers};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::children;
 use crate::commit::{Assigned, Begun};
 use crate::core::Worker;
 use crate::reclaim;
@@ -96,6 +98,13 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
         }
         // It went to the dead queue before.
         Task::ToolCall { .. } => return Ok(Vec::new()),
+        Task::ChildEnded { run, child } => {
+            worker.ends.submit(End { parent: *run, child: *child }).await?;
+            return Ok(Vec::new());
+        }
+        Task::ChildrenStop { run } => {
+            return children::stop(worker, *run).await.map(|()| Vec::new());
+        }
         Task::RunStart { run } => {
             let pipeline = job.pipeline.clone().zip(job.version);
             let traceparent = job.traceparent.clone();

@@ -1,5 +1,6 @@
 //! `gathering-worker`: takes jobs, executes nodes, records outcomes.
 
+mod children;
 mod commit;
 mod config;
 mod core;

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     LastAdmin,
     Paused,
     NotEnded,
+    NotWaiting,
+    Decided,
     Ended,
     NothingLeft,
     NotStarted,
@@ -50,6 +52,10 @@ impl Kind {
             Self::LastAdmin => ("last-admin", "The last admin", StatusCode::CONFLICT),
             Self::Paused => ("paused", "The pipeline is paused", StatusCode::CONFLICT),
             Self::NotEnded => ("not-ended", "The run has not ended", StatusCode::CONFLICT),
+            Self::NotWaiting => {
+                ("not-waiting", "The node does not wait for that", StatusCode::CONFLICT)
+            }
+            Self::Decided => ("decided", "It was decided before", StatusCode::CONFLICT),
             Self::Ended => ("ended", "The run has ended", StatusCode::CONFLICT),
             Self::NothingLeft => {
                 ("nothing-left", "The schedule has nothing left to fire", StatusCode::CONFLICT)

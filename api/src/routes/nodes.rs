@@ -28,6 +28,9 @@ pub(super) struct NodeDetail {
     attempt: i32,
     output: Option<Value>,
     error: Option<Value>,
+    /// What it waits for, while it waits: `for` says which kind of thing, and the rest depends on that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<Value>,
     queued_at: Option<Stamp>,
     started_at: Option<Stamp>,
     finished_at: Option<Stamp>,
@@ -80,6 +83,7 @@ pub(super) async fn read(
         attempt: 0,
         output: None,
         error: None,
+        waiting: None,
         queued_at: None,
         started_at: None,
         finished_at: None,
@@ -92,6 +96,7 @@ pub(super) async fn read(
         detail.attempt = found.attempt;
         detail.output = found.output;
         detail.error = found.error;
+        detail.waiting = found.waiting;
         detail.queued_at = found.queued_at.map(Stamp);
         detail.started_at = found.started_at.map(Stamp);
         detail.finished_at = found.finished_at.map(Stamp);

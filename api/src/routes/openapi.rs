@@ -10,8 +10,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::{
-    api_keys, audit_events, auth, batch, dead_letters, docs, events, lanes, nodes, pipelines, runs,
-    schedules, secrets, submit, tools, users, validate, workers,
+    api_keys, approvals, audit_events, auth, batch, dead_letters, docs, events, lanes, nodes,
+    pipelines, runs, schedules, secrets, submit, tools, users, validate, workers,
 };
 use crate::error::Problem;
 use crate::view::AcceptedRun;
@@ -33,7 +33,7 @@ use crate::view::AcceptedRun;
         pipelines::create, pipelines::list, validate::validate, pipelines::read, pipelines::replace,
         pipelines::delete, pipelines::pause, pipelines::resume,
         submit::pipeline, submit::action, batch::submit, runs::list, runs::read, nodes::read, events::stream,
-        runs::cancel, submit::rerun,
+        runs::cancel, submit::rerun, approvals::list, approvals::decide,
         schedules::create, schedules::list, schedules::preview, schedules::read, schedules::patch, schedules::delete,
         schedules::pause, schedules::resume, schedules::trigger, schedules::fires, schedules::backfill,
         schedules::backfills, schedules::post_event,
@@ -147,6 +147,15 @@ pub(super) struct ActionRequest {
     tags: Option<Vec<String>>,
     /// How long to wait before it starts, such as `24h`.
     delay: Option<String>,
+}
+
+/// What is decided.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read strictly, by hand; this describes them")]
+pub(super) struct DecisionRequest {
+    approve: bool,
+    /// Why; 4,096 characters at most.
+    comment: Option<String>,
 }
 
 /// Which part of a run to run again.

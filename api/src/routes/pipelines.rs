@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::shown::PipelineView;
-use super::validate;
+use super::validate::{self, Start};
 use crate::app::App;
 use crate::audit::{self, Trail};
 use crate::auth::Caller;
@@ -26,12 +26,13 @@ fn new_version<'a>(
     definition: &'a Value,
     checked: &'a Checked,
     by: &'a str,
-    lane: &'a str,
+    start: &'a Start,
 ) -> NewVersion<'a> {
     NewVersion {
         name: &checked.definition.name,
         definition,
-        lane,
+        lane: &start.lane,
+        calls: &start.calls,
         input_schema: checked.definition.input_schema.as_ref(),
         by,
     }
@@ -48,8 +49,8 @@ pub(super) async fn create(
     trail: Trail,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Response, ApiError> {
-    let (definition, checked, lane) = validate::checked(&app, body).await?;
-    let new = new_version(&definition, &checked, &caller.sub, &lane);
+    let (definition, checked, start) = validate::checked(&app, body).await?;
+    let new = new_version(&definition, &checked, &caller.sub, &start);
     let mut conn = app.pool.acquire().await?;
     let pipeline = pipelines::create(&mut conn, Uuid::now_v7(), &new).await?;
     changed(&trail, &pipeline.name, json!({"change": "created", "version": pipeline.version}));
@@ -117,8 +118,8 @@ pub(super) async fn replace(
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Response, ApiError> {
     let expected = if_match(&headers)?;
-    let (definition, checked, lane) = validate::checked(&app, named(body, &name)?).await?;
-    let new = new_version(&definition, &checked, &caller.sub, &lane);
+    let (definition, checked, start) = validate::checked(&app, named(body, &name)?).await?;
+    let new = new_version(&definition, &checked, &caller.sub, &start);
     let mut conn = app.pool.acquire().await?;
     let Some(pipeline) = pipelines::replace(&mut conn, &new, expected).await? else {
         return Err(not_this_one(&app, &name).await);

@@ -30,6 +30,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
         ("pipeline" = Option<String>, Query, description = "Of this pipeline"),
         ("state" = Option<String>, Query, description = "In this state, or in one of these: `failed,timed_out`"),
         ("kind" = Option<String>, Query, description = "`pipeline` or `action`"),
+        ("parent" = Option<Uuid>, Query, description = "Started by a node of this run"),
         ("tag" = Option<String>, Query, description = "With this tag; given more than once: with all of them"),
         ("created_after" = Option<String>, Query, description = "Accepted after this instant"),
         ("created_before" = Option<String>, Query, description = "Accepted before this instant"),
@@ -49,6 +50,9 @@ pub(super) async fn list(
         states: query.words("state", &states),
         // Both kinds are no filter.
         kind: kind.first().copied().filter(|first| kind.iter().all(|kind| kind == first)),
+        parent: query.parsed("parent", |text| {
+            text.parse().map_err(|_| format!("{text:?} is not the id of a run: that is a UUID"))
+        }),
         tags: query.all("tag"),
         created_after: query.instant("created_after"),
         created_before: query.instant("created_before"),

@@ -1,10 +1,13 @@
 //! Checking definitions.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::State;
-use common::graph::Graph;
+use common::graph::{Graph, NodeIx};
 use common::pipeline::{self, Checked, Refused};
 use common::problem::Pointed;
+use common::store::pipelines;
 use common::tool::Catalogue;
 use serde::Serialize;
 use serde_json::Value;
@@ -35,27 +38,97 @@ pub(super) async fn validate(
     State(app): State<App>,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Json<Validation>, ApiError> {
-    let validation = off_thread(move || match check(&body, &app.tools) {
-        Ok((checked, graph)) => {
+    let tools = app.tools.clone();
+    let found = off_thread(move || {
+        check(&body, &tools).map(|(checked, graph)| {
             let id = |ix: &u32| graph.node(*ix).node.id.clone();
-            let order = graph.order().iter().map(id).collect();
-            Validation { valid: true, errors: Vec::new(), warnings: checked.warnings, order }
-        }
-        Err(Refused { errors, warnings }) => {
-            Validation { valid: false, errors, warnings, order: Vec::new() }
-        }
+            let order: Vec<String> = graph.order().iter().map(id).collect();
+            (checked, order, graph.calls())
+        })
     });
-    Ok(Json(validation.await?))
+    let invalid =
+        |errors, warnings| Validation { valid: false, errors, warnings, order: Vec::new() };
+    Ok(Json(match found.await? {
+        Err(Refused { errors, warnings }) => invalid(errors, warnings),
+        Ok((Checked { definition, warnings }, order, calls)) => {
+            match circle(&app, &definition.name, &calls).await? {
+                Some(error) => invalid(vec![error], warnings),
+                None => Validation { valid: true, errors: Vec::new(), warnings, order },
+            }
+        }
+    }))
 }
 
-/// The definition, as it was read, and the lane where its runs start; or all that is wrong with it.
-pub(super) async fn checked(app: &App, body: Value) -> Result<(Value, Checked, String), ApiError> {
+/// What is stored beside a definition.
+pub(super) struct Start {
+    /// The lane where its runs start.
+    pub(super) lane: String,
+    /// The pipelines that they start whatever happens.
+    pub(super) calls: Vec<String>,
+}
+
+/// The definition, as it was read, and what is stored beside it; or all that is wrong with it.
+pub(super) async fn checked(app: &App, body: Value) -> Result<(Value, Checked, Start), ApiError> {
     let tools = app.tools.clone();
-    off_thread(move || match check(&body, &tools) {
-        Ok((checked, graph)) => Ok((body, checked, start_lane(&graph))),
+    let found = off_thread(move || match check(&body, &tools) {
+        Ok((checked, graph)) => Ok((body, checked, start_lane(&graph), graph.calls())),
         Err(refused) => Err(ApiError::pointed(refused.errors)),
-    })
-    .await?
+    });
+    let (body, checked, lane, calls) = found.await??;
+    if let Some(error) = circle(app, &checked.definition.name, &calls).await? {
+        return Err(ApiError::pointed(vec![error]));
+    }
+    let mut calls: Vec<String> = calls.into_iter().map(|(name, _)| name).collect();
+    calls.sort_unstable();
+    calls.dedup();
+    Ok((body, checked, Start { lane, calls }))
+}
+
+/// How many pipelines are looked at for a way back. A way that is longer ends at the runs' depth.
+const MOST_LOOKED_AT: usize = 2_000;
+
+/// Whether a chain of stored pipelines that start one another whatever happens leads back to `name`.
+async fn circle(
+    app: &App,
+    name: &str,
+    calls: &[(String, NodeIx)],
+) -> Result<Option<Pointed>, ApiError> {
+    // Each pipeline with the one that starts it; those of the definition itself with none.
+    let mut by: HashMap<String, Option<String>> =
+        calls.iter().map(|(called, _)| (called.clone(), None)).collect();
+    let mut next: Vec<String> = by.keys().cloned().collect();
+    while !next.is_empty() && by.len() < MOST_LOOKED_AT {
+        let mut conn = app.pool.acquire().await?;
+        let found = pipelines::calls(&mut conn, &next).await?;
+        next.clear();
+        for (caller, called) in found {
+            if called.iter().any(|called| called == name) {
+                return Ok(Some(way_back(&by, caller, calls)));
+            }
+            for called in called {
+                if !by.contains_key(&called) {
+                    by.insert(called.clone(), Some(caller.clone()));
+                    next.push(called);
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The way by which `last` is reached, which starts the pipeline itself.
+fn way_back(
+    by: &HashMap<String, Option<String>>,
+    last: String,
+    calls: &[(String, NodeIx)],
+) -> Pointed {
+    let mut way = vec![last];
+    while let Some(Some(before)) = way.last().and_then(|name| by.get(name)) {
+        way.push(before.clone());
+    }
+    way.reverse();
+    let node = calls.iter().find(|(called, _)| way.first() == Some(called)).map_or(0, |it| it.1);
+    Pointed::new(format!("/nodes/{node}/config/pipeline"), pipeline::circle(&way))
 }
 
 /// Also what only the api refuses: a name that its own addresses take.

@@ -34,6 +34,8 @@ struct Body<'a> {
     attempt: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child: Option<Uuid>,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pipeline: Option<&'a str>,
@@ -43,11 +45,15 @@ struct Body<'a> {
 
 /// Body and properties of a job sent by the process `app`.
 pub(super) fn encode(job: &Job, app: &ShortString) -> (Vec<u8>, BasicProperties) {
-    let (node, attempt, probe) = match &job.task {
-        // A call has a body of its own: see `call`.
-        Task::RunStart { .. } | Task::ToolCall { .. } => (None, None, None),
-        Task::NodeExecute { node, attempt, .. } => (Some(node.as_str()), Some(*attempt), None),
-        Task::Probe { probe } => (None, None, Some(*probe)),
+    let (node, attempt) = match &job.task {
+        Task::NodeExecute { node, attempt, .. } => (Some(node.as_str()), Some(*attempt)),
+        // A call of a tool has a body of its own: see `call`.
+        _ => (None, None),
+    };
+    let (probe, child) = match &job.task {
+        Task::Probe { probe } => (Some(*probe), None),
+        Task::ChildEnded { child, .. } => (None, Some(*child)),
+        _ => (None, None),
     };
     let body = Body {
         kind: job.task.name(),
@@ -56,6 +62,7 @@ pub(super) fn encode(job: &Job, app: &ShortString) -> (Vec<u8>, BasicProperties)
         node,
         attempt,
         probe,
+        child,
         reason: job.reason.name(),
         pipeline: job.pipeline.as_deref(),
         version: job.version,
@@ -68,6 +75,8 @@ fn properties(job: &Job, app: &ShortString, timestamp: u64) -> BasicProperties {
     let message_id = match &job.task {
         Task::RunStart { run } => run.to_string(),
         Task::NodeExecute { run, node, attempt } => format!("{run}/{node}/{attempt}"),
+        Task::ChildEnded { run, child } => format!("{run}/{child}"),
+        Task::ChildrenStop { run } => format!("{run}/stop"),
         Task::Probe { probe } => probe.to_string(),
         Task::ToolCall { run, node, attempt, .. } => format!("{run}/{node}/{attempt}"),
     };

@@ -63,6 +63,10 @@ impl Needs {
                 name if FIRE.contains(&name) => {
                     needs.pruned(scope.input.get(name).unwrap_or(&Value::Null))?
                 }
+                name @ ("item" | "index") => {
+                    let item = scope.item.ok_or("`item` is there only with `for_each`")?;
+                    needs.pruned(item.get(name).unwrap_or(&Value::Null))?
+                }
                 "output" => needs.pruned(
                     scope.output.ok_or("`output` is there only in the condition of an edge")?,
                 )?,

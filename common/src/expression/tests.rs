@@ -15,15 +15,28 @@ fn evaluate(source: &str) -> Result<Value, String> {
         ("my-id".to_owned(), json!({"x.y": {"z": 1}})),
     ]);
     let (run, output) = (json!({"id": "r1"}), json!({"result": true}));
-    let scope =
-        Scope { input: &input, outputs: &outputs, run: &run, output: Some(&output), secrets: None };
+    let scope = Scope {
+        input: &input,
+        outputs: &outputs,
+        run: &run,
+        output: Some(&output),
+        secrets: None,
+        item: None,
+    };
     Expression::compile(source)?.evaluate(&scope)
 }
 
 fn render(template: Value, input: Value) -> Result<Value, String> {
     let run = json!({"id": "r1"});
     let outputs = HashMap::from([("a".to_owned(), json!({"n": 2}))]);
-    let scope = Scope { input: &input, outputs: &outputs, run: &run, output: None, secrets: None };
+    let scope = Scope {
+        input: &input,
+        outputs: &outputs,
+        run: &run,
+        output: None,
+        secrets: None,
+        item: None,
+    };
     let template = Template::compile(&template).map_err(|errors| {
         errors.into_iter().map(|e| format!("{}: {}", e.pointer, e.detail)).collect::<String>()
     })?;
@@ -164,6 +177,7 @@ fn only_a_boolean_is_true_or_false() {
         run: &Value::Null,
         output: None,
         secrets: None,
+        item: None,
     };
     let is_true = |source: &str| Expression::compile(source).unwrap().is_true(&scope);
     assert_eq!(is_true("input.t"), Ok(true));
@@ -371,6 +385,7 @@ fn secrets_are_named_and_read_where_there_are_some() {
         run: &null,
         output: None,
         secrets: Some(&secrets),
+        item: None,
     };
     let rendered = template.render(&scope).unwrap();
     assert_eq!(rendered, json!({"whole": "sesame", "part": "Bearer sesame", "made": 4}));

@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 use super::shape::{MOST_SUGGESTIONS, Shape};
 use super::upstream::{self, Pair};
 use super::{Adjacency, CompiledEdge, CompiledNode, Graph, NodeIx, condition_of};
-use crate::expression::{Expression, Template};
-use crate::pipeline::{Definition, Edge, Node, NodeType, When};
+use crate::expression::{Expression, Names, Template};
+use crate::pipeline::{Definition, EXECUTE_PIPELINE, Edge, Node, NodeType, When};
 use crate::problem::{Pointed, quoted};
 
 pub(super) fn compile(definition: Definition) -> Result<Graph, Vec<Pointed>> {
     let mut shape = Shape::new(&definition);
-    let mut names = Names { errors: mem::take(&mut shape.errors), pairs: Vec::new() };
+    let mut names = Named { errors: mem::take(&mut shape.errors), pairs: Vec::new() };
     let mut nodes = Vec::with_capacity(definition.nodes.len());
     for (ix, node) in (0..).zip(&definition.nodes) {
         nodes.push(names.node(ix, node, &shape));
@@ -68,7 +68,11 @@ pub(super) fn single(node: Node) -> Result<Graph, Vec<Pointed>> {
     let config = config_of(&node).map_err(|errors| {
         errors.into_iter().map(|error| below("/input", error)).collect::<Vec<_>>()
     })?;
-    if let Some(name) = config.names().first() {
+    let each = each_of(&node).map_err(|errors| {
+        errors.into_iter().map(|error| below("/input", error)).collect::<Vec<_>>()
+    })?;
+    let named = each.iter().flat_map(|each| each.names()).chain(config.names()).next();
+    if let Some(name) = named {
         return Err(vec![Pointed::new("/input", no_other_node(name))]);
     }
     let definition = Definition {
@@ -88,6 +92,7 @@ pub(super) fn single(node: Node) -> Result<Graph, Vec<Pointed>> {
             node,
             config,
             condition: None,
+            each,
             reads: Vec::new(),
             passes_through: None,
         }],
@@ -110,13 +115,35 @@ pub(crate) fn no_other_node(name: &str) -> String {
 /// What a node's type makes of its config. The other types ignore theirs.
 pub(crate) fn config_of(node: &Node) -> Result<Template, Vec<Pointed>> {
     match node.node_type {
-        NodeType::Action | NodeType::Delay => {
+        NodeType::Action | NodeType::Delay | NodeType::Approval | NodeType::WaitForEvent => {
             let mut config = node.config.clone();
             config.remove("action");
+            // It is about an event that has not come yet.
+            if node.node_type == NodeType::WaitForEvent {
+                config.remove("condition");
+            }
+            if starts_each(node) {
+                config.remove("input");
+            }
             Template::compile(&Value::Object(config))
         }
         _ => Ok(Template::constant(Value::Object(Map::new()))),
     }
+}
+
+/// Whether it starts a run for each item of a list.
+pub(crate) fn starts_each(node: &Node) -> bool {
+    node.action() == Some(EXECUTE_PIPELINE)
+        && node.config.get("for_each").is_some_and(|list| !list.is_null())
+}
+
+/// The input of each of the runs that the node starts: it is rendered item by item. Pointers lead into the config.
+fn each_of(node: &Node) -> Result<Option<Template>, Vec<Pointed>> {
+    let input = node.config.get("input").filter(|input| !input.is_null() && starts_each(node));
+    let template = input.map(|input| Template::compile_in(input, Names::Item));
+    template
+        .transpose()
+        .map_err(|errors| errors.into_iter().map(|error| below("/input", error)).collect())
 }
 
 fn no_secrets_here(pointer: String) -> Pointed {
@@ -130,13 +157,21 @@ fn below(pointer: &str, error: Pointed) -> Pointed {
     Pointed { pointer: format!("{pointer}{}", error.pointer), detail: error.detail }
 }
 
+/// What is handed to another run is stored with it.
+fn no_secrets_for_children(pointer: String) -> Pointed {
+    Pointed::new(
+        pointer,
+        "`secrets` cannot be handed to another run, which stores its input; name them in that pipeline",
+    )
+}
+
 /// What the expressions name, and where.
-struct Names {
+struct Named {
     errors: Vec<Pointed>,
     pairs: Vec<(Pair, String)>,
 }
 
-impl Names {
+impl Named {
     fn node(&mut self, ix: NodeIx, node: &Node, shape: &Shape) -> CompiledNode {
         let mut reads = BTreeSet::new();
         let config = config_of(node).unwrap_or_else(|errors| {
@@ -144,13 +179,22 @@ impl Names {
             self.errors.extend(errors.into_iter().map(|error| below(&pointer, error)));
             Template::constant(Value::Null)
         });
-        for spot in config.spots() {
-            let pointer = || format!("/nodes/{ix}/config{}", spot.pointer);
+        let each = each_of(node).unwrap_or_else(|errors| {
+            let pointer = format!("/nodes/{ix}/config");
+            self.errors.extend(errors.into_iter().map(|error| below(&pointer, error)));
+            None
+        });
+        let items = each.iter().flat_map(|each| each.spots()).map(|spot| ("/input", spot));
+        for (at, spot) in config.spots().iter().map(|spot| ("", spot)).chain(items) {
+            let pointer = || format!("/nodes/{ix}/config{at}{}", spot.pointer);
             if spot.names_output {
                 self.errors.push(no_output_here(pointer()));
             }
             if !spot.secrets.is_empty() && node.node_type != NodeType::Action {
                 self.errors.push(no_secrets_here(pointer()));
+            }
+            if !spot.secrets.is_empty() && node.action() == Some(EXECUTE_PIPELINE) {
+                self.errors.push(no_secrets_for_children(pointer()));
             }
             reads.extend(self.resolve(&spot.names, ix, false, shape, pointer));
         }
@@ -169,6 +213,7 @@ impl Names {
             node: node.clone(),
             config,
             condition,
+            each,
             reads: reads.into_iter().collect(),
         }
     }

@@ -116,6 +116,7 @@ fn a_config_is_a_template_without_its_action() {
         run: &Value::Null,
         output: None,
         secrets: None,
+        item: None,
     };
     let graph = example();
     let config = |id| graph.node(graph.index(id).unwrap()).config.render(&scope).unwrap();

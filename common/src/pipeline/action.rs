@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::check::UNSTORABLE;
 use super::findings::Findings;
 use super::schema::holds_mark;
-use super::{Node, NodeType, config, read};
+use super::{EXECUTE_PIPELINE, Node, NodeType, config, read};
 use crate::expression::{Names, Template};
 use crate::graph::no_other_node;
 use crate::problem::{Pointed, unstorable};
@@ -71,15 +71,34 @@ fn templates(node: &Node, names: Names, findings: &mut Findings) {
     if !node.config.values().any(holds_mark) {
         return;
     }
-    match Template::compile_in(&Value::Object(node.config.clone()), names) {
+    let mut config = node.config.clone();
+    // What is given to each of several runs sees the item besides.
+    let each = match config.get("for_each") {
+        Some(_) if names == Names::Run && node.id == EXECUTE_PIPELINE => config.remove("input"),
+        _ => None,
+    };
+    if let Some(each) = each {
+        check_templates(node, &each, "/input/input", Names::Item, findings);
+    }
+    check_templates(node, &Value::Object(config), "/input", names, findings);
+}
+
+fn check_templates(node: &Node, value: &Value, at: &str, names: Names, findings: &mut Findings) {
+    match Template::compile_in(value, names) {
         Err(errors) => {
             for error in errors {
-                findings.error(format!("/input{}", error.pointer), error.detail);
+                findings.error(format!("{at}{}", error.pointer), error.detail);
             }
         }
         Ok(template) => {
             for spot in template.spots() {
-                let pointer = format!("/input{}", spot.pointer);
+                let pointer = format!("{at}{}", spot.pointer);
+                if !spot.secrets.is_empty() && node.id == EXECUTE_PIPELINE {
+                    findings.error(
+                        &pointer,
+                        "`secrets` cannot be handed to another run, which stores its input",
+                    );
+                }
                 if let Some(name) = spot.names.first() {
                     findings.error(pointer, no_other_node(name));
                 } else if spot.names_output {

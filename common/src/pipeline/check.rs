@@ -59,12 +59,28 @@ fn compiled(value: &Value, tools: Option<&Catalogue>) -> Result<(Graph, Vec<Poin
         meaning(&definition, tools, &mut findings);
         Graph::compile(definition).map_err(|errors| findings.errors.extend(errors)).ok()
     });
+    if let Some(graph) = &graph {
+        for (_, ix) in graph.calls().iter().filter(|(name, _)| *name == graph.definition().name) {
+            findings.error(format!("/nodes/{ix}/config/pipeline"), circle(&[]));
+        }
+    }
     let Findings { errors, warnings } = findings;
     let (errors, warnings) = (listed(errors, "errors"), listed(warnings, "warnings"));
     match graph {
         Some(graph) if errors.is_empty() => Ok((graph, warnings)),
         _ => Err(Refused { errors, warnings }),
     }
+}
+
+/// Why a pipeline cannot start itself, by way of `others`.
+pub fn circle(others: &[String]) -> String {
+    let way = match others {
+        [] => String::new(),
+        others => format!(", by way of `{}`", others.join("` and `")),
+    };
+    format!(
+        "it starts the pipeline itself{way}, and no condition ends that; put a condition before it, on an edge or as a node"
+    )
 }
 
 /// A list that is no longer than anyone reads.

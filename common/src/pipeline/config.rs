@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::delay::{self, Delay};
 use super::findings::Findings;
 use super::schema::Schema;
-use super::{Node, NodeType};
+use super::{EXECUTE_PIPELINE, Node, NodeType, waits};
 use crate::duration;
 use crate::expression::is_marked;
 use crate::problem::quoted;
@@ -52,6 +52,8 @@ pub(super) fn check(
         },
         NodeType::Condition => condition(node, pointer, findings),
         NodeType::Delay => delay(&node.config, pointer, most, findings),
+        NodeType::Approval => waits::check_approval(&node.config, pointer, findings),
+        NodeType::WaitForEvent => waits::check_event(&node.config, pointer, findings),
         NodeType::Trigger | NodeType::Parallel | NodeType::Agent => {}
     }
 }
@@ -65,6 +67,9 @@ pub(super) fn action(
     pointer: &str,
     findings: &mut Findings,
 ) {
+    if name == EXECUTE_PIPELINE {
+        return waits::check_call(&input, pointer, findings);
+    }
     match tools.get(name) {
         Some(spec) => spec.schema().check(&Value::Object(input), pointer, findings),
         None => {
@@ -78,7 +83,10 @@ pub(super) fn action(
 /// The actions that run here, for messages.
 pub(super) fn actions(tools: Option<&Catalogue>) -> String {
     match tools {
-        Some(tools) => format!("`{}`", tools.names().collect::<Vec<_>>().join("`, `")),
+        Some(tools) => {
+            let names: Vec<_> = tools.names().chain([EXECUTE_PIPELINE]).collect();
+            format!("`{}`", names.join("`, `"))
+        }
         None => "those of GET /v1/tools".to_owned(),
     }
 }

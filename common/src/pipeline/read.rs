@@ -110,7 +110,8 @@ pub(super) fn rules(fields: &mut Fields<'_, '_>, node: &mut Node) {
 fn node_type(fields: &mut Fields<'_, '_>) -> Option<NodeType> {
     let words = NodeType::ALL.map(|node_type| (node_type.name(), node_type));
     if fields.get("type").is_none() {
-        fields.missing("type", "one of `trigger`, `action`, `condition`, `parallel`, `delay`");
+        let types = "one of `trigger`, `action`, `condition`, `parallel`, `delay`, `approval`, `wait_for_event`";
+        fields.missing("type", types);
     }
     let node_type = fields.word("type", &words)?;
     if node_type == NodeType::Agent {

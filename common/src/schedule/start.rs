@@ -136,6 +136,7 @@ pub fn is_met(
         run: &null,
         output: None,
         secrets: None,
+        item: None,
     })
 }
 
@@ -148,6 +149,7 @@ fn render(template: &Template, spec: &Spec, occasion: Occasion<'_>) -> Result<Va
         run: &null,
         output: None,
         secrets: None,
+        item: None,
     })
 }
 

@@ -39,7 +39,7 @@ pub struct OpenRun {
 }
 
 /// A node run that something may be wrong with: queued for over 15 s, running on a worker that is not known to be
-/// alive, retrying or waiting without a timer.
+/// alive, retrying or waiting without a timer (unless it waits for an answer, and has no deadline).
 #[derive(Debug, Clone)]
 pub struct DoubtfulNode {
     /// Its run.
@@ -125,6 +125,10 @@ pub async fn doubtful_nodes(
                  when 'waiting' then (
                      select true from timers t
                      where t.run_id = n.run_id and t.node = n.node and t.kind = 'wait' limit 1) is null
+                     and (
+                     select true from waits w
+                     where w.run_id = n.run_id and w.node = n.node and w.answer is null and w.deadline_at is null
+                     limit 1) is null
                  else false
              end"#,
         runs,
@@ -205,7 +209,8 @@ pub async fn set_timer(conn: &mut PgConnection, timer: &Timer) -> Result<bool, s
     requeue::lock_runs(conn, vec![timer.run]).await?;
     let set = sqlx::query!(
         "insert into timers (run_id, node, kind, due_at)
-         select $1, $2, $3, clock_timestamp()
+         select $1, $2, $3, coalesce(
+             (select deadline_at from waits where run_id = $1 and node = $2 and answer is null), clock_timestamp())
          where case $3::timer_kind
              when 'start' then exists (
                  select from runs where id = $1 and state = 'queued' and queued_at is null)

@@ -157,6 +157,22 @@ impl Follow<'_> {
     }
 }
 
+/// A row that tells the run that has started this one that it has ended; none if no run has. `lane` is one of its own.
+pub fn told(context: &RunContext, lane: &str) -> Option<outbox::Row> {
+    let parent = context.parent.as_ref()?;
+    Some(outbox::Row::new(
+        lane,
+        Job {
+            id: Uuid::now_v7(),
+            task: Task::ChildEnded { run: parent.run, child: context.id },
+            reason: Reason::ChildEnded,
+            pipeline: context.pipeline.clone(),
+            version: context.version,
+            traceparent: context.traceparent.clone(),
+        },
+    ))
+}
+
 /// A row that asks for `attempt` of a node run.
 pub fn job(
     context: &RunContext,

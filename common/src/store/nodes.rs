@@ -18,6 +18,8 @@ pub struct NodeRun {
     pub attempt: i32,
     /// Its output, whole.
     pub output: Option<Value>,
+    /// What it waits for, while it waits.
+    pub waiting: Option<Value>,
     /// Its error.
     pub error: Option<Value>,
     /// When its newest job was sent.
@@ -47,7 +49,8 @@ pub struct Attempt {
 pub async fn read(pool: &PgPool, run: Uuid, node: &str) -> Result<Option<NodeRun>, sqlx::Error> {
     sqlx::query_as!(
         NodeRun,
-        r#"select state as "state: NodeState", lane, attempt, output, error, queued_at, started_at, finished_at
+        r#"select state as "state: NodeState", lane, attempt, output, error, queued_at, started_at, finished_at,
+               case when state = 'waiting' then shown_wait(run_id, node) end as waiting
            from node_runs where run_id = $1 and node = $2"#,
         run,
         node,

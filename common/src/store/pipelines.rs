@@ -36,6 +36,8 @@ pub struct NewVersion<'a> {
     pub lane: &'a str,
     /// What inputs are checked against.
     pub input_schema: Option<&'a Value>,
+    /// The pipelines that it starts whenever it runs.
+    pub calls: &'a [String],
     /// Who made it.
     pub by: &'a str,
 }
@@ -90,8 +92,8 @@ pub async fn create(
         "with made as (
              insert into pipelines (id, name, version, owner) values ($1, $2, 1, $3) returning *
          ), first as (
-             insert into pipeline_versions (pipeline_id, version, definition, lane, input_schema, created_by)
-             select id, 1, $4, $5, $6, $3 from made
+             insert into pipeline_versions (pipeline_id, version, definition, lane, input_schema, calls, created_by)
+             select id, 1, $4, $5, $6, $7, $3 from made
          )
          select id, name, version, paused, owner, created_at, updated_at from made",
         id,
@@ -100,6 +102,7 @@ pub async fn create(
         new.definition,
         new.lane,
         new.input_schema,
+        new.calls,
     )
     .fetch_one(conn)
     .await
@@ -118,8 +121,8 @@ pub async fn replace(
              where name = $1 and deleted_at is null and ($6::int is null or version = $6)
              returning *
          ), next as (
-             insert into pipeline_versions (pipeline_id, version, definition, lane, input_schema, created_by)
-             select id, version, $2, $3, $4, $5 from raised
+             insert into pipeline_versions (pipeline_id, version, definition, lane, input_schema, calls, created_by)
+             select id, version, $2, $3, $4, $7, $5 from raised
          )
          select id, name, version, paused, owner, created_at, updated_at from raised",
         new.name,
@@ -128,6 +131,7 @@ pub async fn replace(
         new.input_schema,
         new.by,
         expected,
+        new.calls,
     )
     .fetch_optional(conn)
     .await
@@ -226,6 +230,22 @@ pub async fn submittable(
     )
     .fetch_all(conn)
     .await
+}
+
+/// The living ones of `names`, each with the pipelines that its newest version starts whenever it runs.
+pub async fn calls(
+    conn: &mut PgConnection,
+    names: &[String],
+) -> Result<Vec<(String, Vec<String>)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select p.name, v.calls from pipelines p
+         join pipeline_versions v on v.pipeline_id = p.id and v.version = p.version
+         where p.name = any($1) and p.deleted_at is null",
+        names,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.name, row.calls)).collect())
 }
 
 /// What the inputs of a version are checked against.

@@ -34,10 +34,14 @@ pub async fn runs(
     from: Place,
 ) -> Result<Pruned, sqlx::Error> {
     let ended = sqlx::query!(
-        r#"select r.id, r.finished_at as "finished_at!", r.state in ('failed', 'timed_out') and exists (
+        r#"select r.id, r.finished_at as "finished_at!", (r.state in ('failed', 'timed_out') and exists (
                select from dead_letters d
                where d.run_id = r.id and d.dismissed_at is null
                    and (d.redriven_at is null or d.redriven_at > clock_timestamp() - $1 * interval '1 s')
+           )) or exists (
+               -- What a run has started stays until that one has ended: its answer is read from there.
+               select from children as c join runs as p on p.id = c.parent_id
+               where c.run_id = r.id and p.finished_at is null
            ) as "kept!"
            from runs r
            where r.finished_at < (select clock_timestamp() - $1 * interval '1 s')
@@ -57,6 +61,10 @@ pub async fn runs(
     if node_runs(conn, &old, limit).await? == full || attempts(conn, &old, limit).await? == full {
         return Ok(Pruned { runs: 0, next: Some(from) });
     }
+    if children(conn, &old, limit).await? == full {
+        return Ok(Pruned { runs: 0, next: Some(from) });
+    }
+    sqlx::query!("delete from waits where run_id = any($1)", &old).execute(&mut *conn).await?;
     sqlx::query!("delete from timers where run_id = any($1)", &old).execute(&mut *conn).await?;
     sqlx::query!("delete from dead_letters where run_id = any($1)", &old)
         .execute(&mut *conn)
@@ -69,6 +77,18 @@ async fn node_runs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result
     let gone = sqlx::query!(
         "delete from node_runs where ctid = any(array(
              select ctid from node_runs where run_id = any($1) limit $2))",
+        runs,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+async fn children(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from children where ctid = any(array(
+             select ctid from children where parent_id = any($1) limit $2))",
         runs,
         limit
     )

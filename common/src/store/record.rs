@@ -18,7 +18,9 @@ use crate::outbox;
 use crate::run::{RunState, StopReason};
 use crate::store::claim::Claimed;
 use crate::store::follow::Keeping;
+use crate::store::waits;
 use crate::store::write::{self, Writes};
+use crate::wait::Wait;
 
 mod consequence;
 pub mod direct;
@@ -60,6 +62,11 @@ pub enum Outcome {
         after: Duration,
         /// Instead: until this instant.
         at: Option<Instant>,
+    },
+    /// It waits without a worker until it is answered.
+    Awaiting {
+        /// For what.
+        wait: Arc<Wait>,
     },
     /// The worker stops, and gives it back: another attempt may begin at once.
     HandedBack {
@@ -180,6 +187,7 @@ pub async fn record(
         spare,
         writes: Writes::default(),
         halts: Vec::new(),
+        waits: Vec::new(),
         answers: &mut recorded.answers,
     };
     for (id, places) in &by_run {
@@ -187,10 +195,11 @@ pub async fn record(
             batch.run(conn, run, places).await?;
         }
     }
-    let (writes, halts) = (batch.writes, batch.halts);
+    let (writes, halts, opened) = (batch.writes, batch.halts, batch.waits);
     recorded.jobs = writes.jobs.clone();
     recorded.runs = writes.runs.iter().map(|run| (run.id, run.state)).collect();
     write::write(conn, writes).await?;
+    recorded.jobs.extend(waits::open(conn, &opened).await?);
     for (run, error) in halts {
         let stopped =
             super::stop::halt(conn, run, RunState::Running, StopReason::FailFast, Some(error))
@@ -239,7 +248,7 @@ pub fn next_state(outcome: &Outcome, stopping: bool) -> NodeState {
         Outcome::Failed { .. } | Outcome::Lost { .. } => NodeState::Failed,
         _ if stopping => NodeState::Cancelled,
         Outcome::Retry { .. } | Outcome::LostForNow { .. } => NodeState::Retrying,
-        Outcome::Waiting { .. } => NodeState::Waiting,
+        Outcome::Waiting { .. } | Outcome::Awaiting { .. } => NodeState::Waiting,
         // Told to stop in a run that was not: given back, so that nothing hangs.
         Outcome::HandedBack { .. } | Outcome::Requeued { .. } | Outcome::Stopped { .. } => {
             NodeState::Queued
@@ -252,7 +261,7 @@ impl Outcome {
     /// The error that it carries.
     fn error(&self) -> Option<&NodeError> {
         match self {
-            Self::Completed { .. } | Self::Waiting { .. } => None,
+            Self::Completed { .. } | Self::Waiting { .. } | Self::Awaiting { .. } => None,
             Self::Failed { error, .. }
             | Self::Retry { error, .. }
             | Self::Stopped { error }

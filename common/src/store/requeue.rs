@@ -94,7 +94,7 @@ pub(super) async fn queue_nodes(
     conn: &mut PgConnection,
     runs: &mut BTreeMap<Uuid, LockedRun>,
     nodes: &[ToQueue],
-    reason: impl Fn(NodeState) -> Reason,
+    reason: impl Fn(&ToQueue) -> Reason,
 ) -> Result<Vec<Row>, sqlx::Error> {
     if nodes.is_empty() {
         return Ok(Vec::new());
@@ -109,7 +109,7 @@ pub(super) async fn queue_nodes(
         changed.insert(run.id, run.seq);
         let task =
             Task::NodeExecute { run: node.run, node: node.node.clone(), attempt: node.attempt + 1 };
-        rows.push(run.row(&node.lane, task, reason(node.state)));
+        rows.push(run.row(&node.lane, task, reason(node)));
     }
     ToQueue::write(conn, nodes, &seqs).await?;
     let (ids, counts): (Vec<Uuid>, Vec<i64>) = changed.into_iter().unzip();

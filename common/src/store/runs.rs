@@ -95,6 +95,8 @@ pub struct NodeRun {
     pub output: Option<Value>,
     /// Whether the output was left out because of its size.
     pub output_omitted: bool,
+    /// What it waits for, while it waits.
+    pub waiting: Option<Value>,
     /// Its error.
     pub error: Option<Value>,
     /// When its newest attempt began.
@@ -117,6 +119,7 @@ pub async fn read(pool: &PgPool, id: Uuid) -> Result<Option<Run>, sqlx::Error> {
                        'node', n.node, 'state', n.state, 'attempt', n.attempt,
                        'output', case when s.small then n.output end,
                        'output_omitted', n.output is not null and not s.small,
+                       'waiting', case when n.state = 'waiting' then shown_wait(n.run_id, n.node) end,
                        'error', n.error, 'started_at', n.started_at, 'finished_at', n.finished_at))
                    from node_runs n
                    cross join lateral (
@@ -141,6 +144,8 @@ pub struct Filter {
     pub states: Vec<RunState>,
     /// Of this kind.
     pub kind: Option<RunKind>,
+    /// Started by this run.
+    pub parent: Option<Uuid>,
     /// With all of these tags.
     pub tags: Vec<String>,
     /// Accepted after this.
@@ -170,6 +175,12 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
         if filter.states.iter().all(|state| !state.is_terminal()) {
             query.push(" and finished_at is null");
         }
+    }
+    if let Some(parent) = filter.parent {
+        query.push(
+            " and id in (select run_id from children where run_id is not null and parent_id = ",
+        );
+        query.push_bind(parent).push(")");
     }
     if !filter.tags.is_empty() {
         query.push(" and tags <> '{}' and tags @> ").push_bind(&filter.tags);

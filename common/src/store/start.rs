@@ -17,7 +17,7 @@ use crate::run::{RunEvent, RunState, StopReason};
 use crate::store::claim::Claimed;
 use crate::store::dead_letters::Row as Letter;
 use crate::store::definitions::Definitions;
-use crate::store::follow::{Follow, Keeping, Places};
+use crate::store::follow::{self, Follow, Keeping, Places};
 use crate::store::write::{self, RunChange, TimerKind, TimerRow, Writes};
 use crate::store::{outputs, rerun, stop, verdict};
 
@@ -274,6 +274,10 @@ impl Beginning<'_> {
             });
         }
         let state = run.state;
+        if let Some(node) = context.graph.order().first().filter(|_| open == 0) {
+            let lane = &context.graph.node(*node).node.lane;
+            self.writes.jobs.extend(follow::told(context, lane));
+        }
         self.writes.runs.push(run);
         Ok(if open == 0 { StartAnswer::Ended(state) } else { StartAnswer::Started(claimed) })
     }

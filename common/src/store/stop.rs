@@ -5,7 +5,11 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::failure::{ErrorKind, NodeError};
+use crate::job::{Job, Reason, Task};
+use crate::outbox::{self, Row};
 use crate::run::{RunEvent, RunState, StopReason};
+use crate::store::waits;
+use crate::wait::Parent;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,7 @@ async fn cancel_idle(conn: &mut PgConnection, run: Uuid) -> Result<i32, sqlx::Er
     )
     .execute(&mut *conn)
     .await?;
+    waits::close(conn, run).await?;
     let running = sqlx::query_scalar!(
         r#"select count(*)::int as "count!" from node_runs where run_id = $1 and state = 'running'"#,
         run
@@ -103,27 +108,40 @@ async fn change(
     reason: Option<StopReason>,
     error: Option<Value>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query!(
+    let changed = sqlx::query!(
         r#"with gone as (delete from timers where run_id = $1), told as (
                insert into events (type, data, depth)
                select 'run.' || $2::run_state, run_told(r, $2::run_state, $5), coalesce((r.trigger ->> 'depth')::int, 0)
                from runs r
                where r.id = $1 and $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out')
-                   and exists (select from schedules l where l.listens is not null and 'run.' || $2::run_state like l.listens)
+                   and (exists (select from schedules l where l.listens is not null and 'run.' || $2::run_state like l.listens)
+                       or exists (select from waits w where w.listens is not null and 'run.' || $2::run_state like w.listens))
            )
            update runs set state = $2::run_state, open = $3, seq = seq + 1, stop_reason = coalesce(stop_reason, $4),
                error = coalesce($5, error),
                finished_at = case when $2::run_state in ('completed', 'failed', 'cancelled', 'timed_out') then clock_timestamp() end
-           where id = $1"#,
+           where id = $1
+           returning trigger, lane, pipeline, version, traceparent"#,
         run,
         state as RunState,
         open,
         reason as Option<StopReason>,
         error
     )
-    .execute(conn)
+    .fetch_one(&mut *conn)
     .await?;
-    Ok(())
+    let Some(parent) = Parent::of(&changed.trigger).filter(|_| state.is_terminal()) else {
+        return Ok(());
+    };
+    let job = Job {
+        id: Uuid::now_v7(),
+        task: Task::ChildEnded { run: parent.run, child: run },
+        reason: Reason::ChildEnded,
+        pipeline: changed.pipeline,
+        version: changed.version,
+        traceparent: changed.traceparent,
+    };
+    outbox::leave(conn, &[Row::new(changed.lane, job)]).await
 }
 
 /// Ends a run that is cancelling, and of which nothing runs any more. True when this ended it.

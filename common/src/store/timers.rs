@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::requeue::{self, LockedRun, ToQueue};
 use super::stop::{self, Stopped};
+use super::waits;
 use crate::job::Reason;
 use crate::node_run::NodeState;
 use crate::outbox::{self, Row};
@@ -173,7 +174,12 @@ async fn resume(
     )
     .fetch_all(&mut *conn)
     .await?;
-    let reason = |state| match state {
+    let late = waits::expire(conn, runs, &due).await?;
+    fired.rows.extend(late.stops);
+    let reason = |node: &ToQueue| match node.state {
+        NodeState::Waiting if late.nodes.contains(&(node.run, node.node.clone())) => {
+            Reason::Deadline
+        }
         NodeState::Waiting => Reason::DelayOver,
         _ => Reason::Retry,
     };

@@ -26,6 +26,7 @@ pub fn evaluate(context: &RunContext, edge: EdgeIx, output: &Value, known: &Outp
                 run: &context.run,
                 output: Some(output),
                 secrets: None,
+                item: None,
             };
             condition.is_true(&scope).map_err(|why| {
                 format!(

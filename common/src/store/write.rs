@@ -294,9 +294,11 @@ async fn runs_and_jobs(
                select 'run.' || u.state, run_told(r, u.state, u.error), coalesce((r.trigger ->> 'depth')::int, 0)
                from unnest($4::uuid[], $6::run_state[], $9::jsonb[]) as u (id, state, error)
                join runs r on r.id = u.id
-               where (select exists (select from schedules where listens is not null))
+               where (select exists (select from schedules where listens is not null)
+                       or exists (select from waits where listens is not null))
                    and u.state in ('completed', 'failed', 'cancelled', 'timed_out')
-                   and exists (select from schedules l where l.listens is not null and 'run.' || u.state like l.listens)
+                   and (exists (select from schedules l where l.listens is not null and 'run.' || u.state like l.listens)
+                       or exists (select from waits w where w.listens is not null and 'run.' || u.state like w.listens))
            )
            update runs as r set seq = u.seq, state = u.state, open = u.open, output = u.output::jsonb,
                error = coalesce(r.error, u.error), stop_reason = coalesce(r.stop_reason, u.stop_reason),

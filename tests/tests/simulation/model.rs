@@ -62,6 +62,8 @@ pub(super) struct Row {
     pub(super) owner: Option<Uuid>,
     pub(super) job: Option<Uuid>,
     waits: bool,
+    /// It waits for an answer.
+    awaits: bool,
     queued_at: i64,
     join: Join,
 }
@@ -153,6 +155,7 @@ impl Model {
                 owner: None,
                 job: None,
                 waits: false,
+                awaits: false,
                 queued_at: 0,
                 join: fresh(graph, node),
             });
@@ -269,7 +272,10 @@ impl Model {
                 let next = row.attempt + 1;
                 self.send(record.node, next, reason);
             }
-            NodeState::Waiting => row.waits = true,
+            NodeState::Waiting => {
+                row.waits = true;
+                row.awaits = matches!(record.outcome, Outcome::Awaiting { .. });
+            }
             _ => {}
         }
         let timer = match (&record.outcome, state) {
@@ -278,6 +284,9 @@ impl Model {
                 NodeState::Retrying,
             ) => Some((Kind::Retry, after)),
             (Outcome::Waiting { after, .. }, NodeState::Waiting) => Some((Kind::Wait, after)),
+            (Outcome::Awaiting { wait }, NodeState::Waiting) => {
+                wait.deadline.as_ref().map(|deadline| (Kind::Wait, deadline))
+            }
             _ => None,
         };
         if let Some((kind, after)) = timer {
@@ -319,6 +328,28 @@ impl Model {
     fn send(&mut self, node: NodeIx, attempt: i32, reason: Reason) {
         let row = follow::job(&self.context, &self.id(node), LANE, attempt, reason);
         self.outbox.push((row.job, self.now));
+    }
+
+    /// What waits for an answer.
+    pub(super) fn waiting(&self) -> Vec<NodeIx> {
+        let waits = |row: &Row| row.state == NodeState::Waiting && row.awaits;
+        let nodes = self.nodes.iter().enumerate().filter(|(_, row)| waits(row));
+        nodes.map(|(node, _)| node as NodeIx).collect()
+    }
+
+    /// Answers what a node waits for; whether it still did.
+    pub(super) fn answer(&mut self, node: NodeIx) -> bool {
+        let now = self.now;
+        let row = &mut self.nodes[node as usize];
+        if self.state != RunState::Running || row.state != NodeState::Waiting || !row.awaits {
+            return false;
+        }
+        row.become_(NodeState::Queued);
+        row.queued_at = now;
+        let next = row.attempt + 1;
+        self.timers.remove(&(node, Kind::Wait));
+        self.send(node, next, Reason::Decided);
+        true
     }
 
     pub(super) fn cancel(&mut self) {
@@ -413,5 +444,8 @@ pub(super) fn task(job: &Job) -> String {
         }
         Task::Probe { .. } => "probe".to_owned(),
         Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
+        Task::ChildEnded { .. } | Task::ChildrenStop { .. } => {
+            unreachable!("the run has no others above or below it")
+        }
     }
 }

@@ -29,7 +29,8 @@ fn kind(random: &mut SmallRng, is_root: bool) -> Kind {
         45..55 => Kind::Fails,
         55..70 => Kind::Flaky(Some(random.random_range(1..=2))),
         70..80 => Kind::Parallel,
-        80..88 => Kind::Delay,
+        80..86 => Kind::Delay,
+        86..92 => Kind::Approval,
         _ => Kind::Condition(constant(random)),
     }
 }
@@ -62,6 +63,7 @@ fn node(node: usize, kind: &Kind) -> Value {
         Kind::Trigger => ("trigger", json!({})),
         Kind::Parallel => ("parallel", json!({})),
         Kind::Delay => ("delay", json!({"duration": "3s"})),
+        Kind::Approval => ("approval", json!({})),
         Kind::Condition(test) => ("condition", json!({"expression": expression(test)})),
         Kind::Value(_) | Kind::Copy(_) | Kind::Fails | Kind::Flaky(_) => {
             ("action", json!({"action": "echo", "value": 1}))

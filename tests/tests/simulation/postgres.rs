@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::graph::NodeIx;
 use common::job::{Job, Task};
 use common::node_run::NodeState;
 use common::run::{RunState, StopReason};
@@ -17,7 +18,9 @@ use common::store::reclaim::{self, Found, Life};
 use common::store::record::direct::Known;
 use common::store::record::{self, Record, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
+use common::store::waits::{self, Answered};
 use common::store::{audit, probes, stop, timers, workers};
+use common::wait::{Answer, WaitKind};
 use scheduler::duty::audit::lanes::Lanes;
 use scheduler::duty::audit::owners::Owners;
 use scheduler::duty::audit::verdict::{self, Repair};
@@ -90,7 +93,7 @@ impl Mirror {
         self.minds.clear();
         self.definitions = Definitions::default();
         let clear = "
-            delete from outbox; delete from timers; delete from attempts; delete from node_runs;
+            delete from outbox; delete from timers; delete from waits; delete from attempts; delete from node_runs;
             delete from runs; delete from probes; delete from workers;
             delete from pipeline_versions; delete from pipelines; update leader set epoch = 0;
             update sim.clock set now = date_trunc('milliseconds', pg_catalog.clock_timestamp());";
@@ -169,6 +172,17 @@ impl Mirror {
             ClaimAnswer::NotQueued => None,
             ClaimAnswer::Unreadable(why) => panic!("{why}"),
         }
+    }
+
+    /// Somebody decides; whether it counts.
+    pub(super) async fn answer(&mut self, model: &Model, node: NodeIx) -> bool {
+        let id = model.context.graph.node(node).node.id.clone();
+        let decided = Answer::Decided { approved: true, by: "me".to_owned(), comment: None };
+        let mut tx = self.conn.begin().await.expect("a transaction");
+        let answered = waits::answer(&mut tx, self.run, &id, WaitKind::Approval, &decided).await;
+        let answered = answered.expect("answered");
+        tx.commit().await.expect("committed");
+        matches!(answered, Answered::Done(_))
     }
 
     /// The same for a record.

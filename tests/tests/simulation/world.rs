@@ -17,6 +17,7 @@ use common::store::reclaim::{Found, Life, loss};
 use common::store::record::{Outcome, Record};
 use common::store::verdict::evaluate;
 use common::takeover::{AtHand, Holder, OnDelivery, OnFound, on_delivery, on_found};
+use common::wait::{Wait, WaitKind};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use scheduler::duty::audit::lanes::Lanes;
@@ -183,6 +184,7 @@ impl<'a> World<'a> {
             88..91 => self.look().await,
             91..94 => self.repair().await,
             94..95 => self.cancel().await,
+            95..97 => drop(self.decide().await),
             _ => {
                 let time = [50, 700, 3_000, 9_000, 16_000][self.random.random_range(0..5)];
                 self.tick(time).await;
@@ -221,6 +223,7 @@ impl<'a> World<'a> {
                     self.elect().await;
                 }
                 self.fire().await;
+                while self.decide().await {}
                 self.look().await;
                 while self.leaders.iter().any(|leader| !leader.repairs.is_empty()) {
                     self.repair().await;

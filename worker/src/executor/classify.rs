@@ -17,7 +17,7 @@ use crate::core::Worker;
 use crate::registry::{Stop, Why};
 
 /// The largest output, as JSON text, in bytes.
-const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
+pub(super) const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
 
 /// Decides what is recorded.
 pub(super) async fn classify(
@@ -29,6 +29,7 @@ pub(super) async fn classify(
     match result {
         Ok(output) => completed(claimed, output),
         Err(Ended::Waits { waiting, after, at }) => Outcome::Waiting { waiting, after, at },
+        Err(Ended::Awaits(wait)) => Outcome::Awaiting { wait: Arc::from(wait) },
         Err(Ended::Stopped | Ended::Failed(Failure::Cancelled)) => stopped(claimed, stop),
         Err(Ended::Failed(Failure::Permanent { message }) | Ended::Unprepared(message)) => {
             let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
@@ -37,6 +38,14 @@ pub(super) async fn classify(
         Err(Ended::Failed(Failure::Retryable { message, retry_after })) => {
             let error = NodeError::new(ErrorKind::Retryable, message, claimed.id());
             again(worker, claimed, error, retry_after).await
+        }
+        Err(Ended::Expired(message)) => {
+            let error = NodeError::new(ErrorKind::TimedOut, message, claimed.id());
+            Outcome::Failed { error, spent: true }
+        }
+        Err(Ended::TimedOutWaiting(message)) => {
+            let error = NodeError::new(ErrorKind::TimedOut, message, claimed.id());
+            again(worker, claimed, error, None).await
         }
         Err(Ended::TimedOut) => {
             let timeout = claimed.context.graph.node(claimed.node).node.timeout;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use common::secret::Mask;
 use common::store::claim::Claimed;
 use common::telemetry::Traceparent;
+use common::wait::Wait;
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tools::{Context, Failure};
 
 use super::prepare::Work;
+use super::{call, resume};
 use crate::core::Worker;
 use crate::registry::Stop;
 
@@ -32,6 +34,12 @@ pub(super) enum Ended {
     TimedOut,
     /// It was stopped.
     Stopped,
+    /// What it waited for has not come in time, and another try would not change that.
+    Expired(String),
+    /// What it waited for has not come in time, and another try may.
+    TimedOutWaiting(String),
+    /// It waits until it is answered.
+    Awaits(Box<Wait>),
     /// It waits.
     Waits { waiting: Value, after: Duration, at: Option<chrono::DateTime<chrono::Utc>> },
 }
@@ -55,6 +63,9 @@ pub(super) async fn perform(
             let waiting = json!({ "until": common::clock::text(&at) });
             Err(Ended::Waits { waiting, after: Duration::ZERO, at: Some(at) })
         }
+        Work::Await(wait) => Err(Ended::Awaits(wait)),
+        Work::Call(calls) => call::begin(worker, claimed, *calls).await,
+        Work::Resume(awaited) => resume::conclude(worker, claimed, *awaited).await,
         Work::Action(action, input) => {
             act(worker, claimed, stop, (action.as_str(), input), mask).await
         }

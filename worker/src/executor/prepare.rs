@@ -6,13 +6,17 @@ use chrono::{DateTime, Utc};
 use common::context::RunContext;
 use common::expression::Scope;
 use common::graph::NodeIx;
-use common::pipeline::{Delay, NodeType};
+use common::pipeline::{Approval, Delay, EXECUTE_PIPELINE, EventWait, NodeType};
+use common::schedule::glob;
 use common::secret::Mask;
 use common::store::claim::Claimed;
+use common::store::waits::Awaited;
 use common::store::{self, verdict};
+use common::wait::{Wait, WaitKind};
 use serde_json::{Value, json};
 
-use super::secrets;
+use super::call::Calls;
+use super::{resume, secrets};
 use crate::core::Worker;
 
 /// What a node run has to do.
@@ -24,6 +28,12 @@ pub(crate) enum Work {
     WaitFor(std::time::Duration),
     /// Wait until then.
     WaitUntil(DateTime<Utc>),
+    /// Wait until it is answered.
+    Await(Box<Wait>),
+    /// Start runs, and wait for them.
+    Call(Box<Calls>),
+    /// Go on from what it waited for.
+    Resume(Box<Awaited>),
     /// Execute an action with this input.
     Action(String, Value),
 }
@@ -58,6 +68,9 @@ pub(super) async fn prepare(
     worker: &Arc<Worker>,
     claimed: &Claimed,
 ) -> Result<(Work, Mask), String> {
+    if let Some(awaited) = resume::awaited(worker, claimed).await? {
+        return Ok((Work::Resume(Box::new(awaited)), Mask::default()));
+    }
     let names = claimed.context.graph.node(claimed.node).config.secrets();
     let (secrets, mask) = secrets::opened(worker, names).await?;
     let work = render(worker, claimed, secrets.as_ref()).await;
@@ -77,8 +90,14 @@ async fn render(
         .await
         .map_err(|error| format!("outputs cannot be read: {error}"))?;
     let known = context.known(&reads);
-    let scope =
-        Scope { input: &context.input, outputs: &known, run: &context.run, output: None, secrets };
+    let scope = Scope {
+        input: &context.input,
+        outputs: &known,
+        run: &context.run,
+        output: None,
+        secrets,
+        item: None,
+    };
     match compiled.node.node_type {
         NodeType::Trigger => Ok(Work::Output(context.input.clone())),
         NodeType::Parallel => Ok(Work::Output(passed(claimed))),
@@ -89,6 +108,16 @@ async fn render(
         }
         NodeType::Delay if claimed.waiting.is_some() => Ok(Work::Output(passed(claimed))),
         NodeType::Delay => compiled.config.render(&scope).and_then(|config| wait(&config)),
+        NodeType::Approval => {
+            compiled.config.render(&scope).and_then(|config| approval(claimed, &config))
+        }
+        NodeType::WaitForEvent => {
+            compiled.config.render(&scope).and_then(|config| event(claimed, &config))
+        }
+        NodeType::Action if compiled.action.as_deref() == Some(EXECUTE_PIPELINE) => {
+            let config = compiled.config.render(&scope)?;
+            Calls::read(claimed, &config, &scope).map(|calls| Work::Call(Box::new(calls)))
+        }
         NodeType::Action | NodeType::Agent => {
             let action = compiled.action.clone().ok_or("the node names no action")?;
             Ok(Work::Action(action, compiled.config.render(&scope)?))
@@ -101,6 +130,30 @@ fn passed(claimed: &Claimed) -> Value {
     let from = claimed.context.graph.node(claimed.node).passes_through;
     let output = from.and_then(|node| claimed.context.output(node));
     output.map(|output| output.as_ref().clone()).unwrap_or_default()
+}
+
+/// What a person is asked.
+fn approval(claimed: &Claimed, config: &Value) -> Result<Work, String> {
+    let asked = Approval::read(config)?;
+    let spec = json!({
+        "message": asked.message, "role": asked.role, "default": asked.default, "on_reject": asked.on_reject,
+    });
+    let wait = Wait::new(WaitKind::Approval, spec, claimed.spent, asked.deadline);
+    Ok(Work::Await(Box::new(wait)))
+}
+
+/// Which event it waits for.
+fn event(claimed: &Claimed, config: &Value) -> Result<Work, String> {
+    let wanted = EventWait::read(config)?;
+    // The condition is about an event that has not come yet: it is no part of what is rendered.
+    let node = &claimed.context.graph.node(claimed.node).node;
+    let spec = json!({
+        "type": wanted.event_type, "match": wanted.matching, "condition": node.config.get("condition"),
+        "on_timeout": if wanted.continues { "continue" } else { "fail" },
+    });
+    let mut wait = Wait::new(WaitKind::Event, spec, claimed.spent, wanted.timeout);
+    wait.listens = Some(glob::like(&wanted.event_type));
+    Ok(Work::Await(Box::new(wait)))
 }
 
 /// How long a delay waits, by its rendered config.

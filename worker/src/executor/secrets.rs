@@ -73,6 +73,13 @@ pub(super) fn masked(result: Result<Value, Ended>, mask: &Mask) -> Result<Value,
         Err(Ended::Waits { waiting, after, at }) => {
             Err(Ended::Waits { waiting: mask.value(waiting), after, at })
         }
-        Err(ended @ (Ended::Unprepared(_) | Ended::TimedOut | Ended::Stopped)) => Err(ended),
+        Err(
+            ended @ (Ended::Unprepared(_)
+            | Ended::TimedOut
+            | Ended::Stopped
+            | Ended::Expired(_)
+            | Ended::TimedOutWaiting(_)
+            | Ended::Awaits(_)),
+        ) => Err(ended),
     }
 }

@@ -28,6 +28,10 @@ impl Path {
             "input" => (scope.input, 1),
             "run" => (scope.run, 1),
             name if FIRE.contains(&name) => (scope.input.get(name).unwrap_or(&NULL), 1),
+            name @ ("item" | "index") => {
+                let item = scope.item.ok_or("`item` is there only with `for_each`")?;
+                (item.get(name).unwrap_or(&NULL), 1)
+            }
             "output" => {
                 (scope.output.ok_or("`output` is there only in the condition of an edge")?, 1)
             }

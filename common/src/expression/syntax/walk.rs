@@ -41,6 +41,18 @@ impl<'a> Walk<'a> {
     fn name(&mut self, keys: &[&str]) {
         match keys {
             [local, ..] if self.locals.contains(local) => {}
+            [name, ..] if self.names == Names::Event => {
+                if ["event", "data"].contains(name) {
+                    self.needs.add(keys.iter().copied());
+                } else {
+                    self.refuse(format!(
+                        "`{name}` is not defined; there are `event` and its `data` (a text is put in quotes)"
+                    ));
+                }
+            }
+            ["item" | "index", ..] if self.names == Names::Item => {
+                self.needs.add(keys.iter().copied());
+            }
             [name, ..] if self.names == Names::Fire => {
                 if FIRE.contains(name) {
                     self.needs.add(keys.iter().copied());

@@ -48,8 +48,14 @@ fn what_an_event_carries_is_never_rendered_again() {
     // As a worker renders it.
     let config = Template::compile(&Value::Object(node.config)).unwrap();
     let run = json!({"id": "secret"});
-    let scope =
-        Scope { input: &Value::Null, outputs: &NoOutputs, run: &run, output: None, secrets: None };
+    let scope = Scope {
+        input: &Value::Null,
+        outputs: &NoOutputs,
+        run: &run,
+        output: None,
+        secrets: None,
+        item: None,
+    };
     let rendered = config.render(&scope).unwrap();
     assert_eq!((&rendered["t"], &rendered["deep"][0]["text"]), (&json!(tricky), &json!(tricky)));
 }

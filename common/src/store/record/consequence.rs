@@ -19,6 +19,7 @@ use crate::run::{RunEvent, RunState, StopReason};
 use crate::store::claim::Claimed;
 use crate::store::dead_letters::Row as Letter;
 use crate::store::follow::{self, Follow, Keeping, Places};
+use crate::store::waits::Opened;
 use crate::store::write::{AttemptRow, RunChange, TimerKind, TimerRow, Writes};
 use crate::store::{outputs, verdict};
 
@@ -33,6 +34,8 @@ pub(super) struct Batch<'a> {
     pub(super) writes: Writes,
     /// Runs that fail fast, and why.
     pub(super) halts: Vec<(Uuid, NodeError)>,
+    /// What node runs begin to wait for.
+    pub(super) waits: Vec<Opened>,
     pub(super) answers: &'a mut Vec<RecordAnswer>,
 }
 
@@ -67,6 +70,10 @@ impl<'a> Batch<'a> {
             self.going_on(conn, run, places, follow, &mut change).await?;
         }
         change.seq += 1;
+        if change.state.is_terminal() {
+            let lane = &context.graph.node(first.node).node.lane;
+            self.writes.jobs.extend(follow::told(context, lane));
+        }
         self.writes.runs.push(change);
         Ok(())
     }
@@ -100,6 +107,13 @@ impl<'a> Batch<'a> {
             }
             (Outcome::Waiting { after, at, .. }, NodeState::Waiting) => {
                 self.timer(record, TimerKind::Wait, *after, *at, None);
+            }
+            (Outcome::Awaiting { wait }, NodeState::Waiting) => {
+                if let Some(deadline) = wait.deadline {
+                    self.timer(record, TimerKind::Wait, deadline, None, None);
+                }
+                let (run, node, wait) = (record.context.id, node.id.clone(), wait.clone());
+                self.waits.push(Opened { run, node, attempt: record.attempt, wait });
             }
             (outcome, NodeState::Queued) => {
                 let reason = match outcome {

@@ -14,7 +14,7 @@ use crate::advance::{Changes, End, advance};
 use crate::outbox;
 use crate::run::RunState;
 use crate::store::claim::Claimed;
-use crate::store::follow::{Follow, Keeping, Places};
+use crate::store::follow::{self, Follow, Keeping, Places};
 use crate::store::write::{self, Writes};
 
 /// A record whose consequences are known.
@@ -110,6 +110,9 @@ pub async fn record(
         let mut follow = Follow { context, job: record.job, seq: 1 };
         let mut own = Writes::default();
         let kept = follow.apply(&item.changes, keeping, &mut places, &mut own);
+        if item.ends {
+            own.jobs.extend(follow::told(context, &context.graph.node(record.node).node.lane));
+        }
         columns.runs.push(context.id);
         columns.nodes.push(&context.graph.node(record.node).node.id);
         columns.attempts.push(record.attempt);
@@ -192,8 +195,10 @@ async fn write(
                    select d.run_id, case when d.failed then 'failed' else 'completed' end::run_state as state
                    from done as d where d.ends
                ) as e join runs as r on r.id = e.run_id
-               where (select exists (select from schedules where listens is not null))
-                   and exists (select from schedules as s where s.listens is not null and 'run.' || e.state like s.listens)
+               where (select exists (select from schedules where listens is not null)
+                       or exists (select from waits where listens is not null))
+                   and (exists (select from schedules as s where s.listens is not null and 'run.' || e.state like s.listens)
+                       or exists (select from waits as w where w.listens is not null and 'run.' || e.state like w.listens))
            ),
            pointless as (
                delete from timers as t using counted as c where t.run_id = c.id and c.ends

@@ -219,6 +219,7 @@ fn columns(
         columns.errors.push(error.and_then(|error| serde_json::to_value(error).ok()));
         columns.waiting.push(match &record.outcome {
             Outcome::Waiting { waiting, .. } => Some(waiting.clone()),
+            Outcome::Awaiting { wait } => Some(wait.mark()),
             _ => None,
         });
         columns.seqs.push(run.seq);

@@ -12,6 +12,7 @@ impl Model {
             let row = &mut self.nodes[*node as usize];
             let reason = match row.state {
                 NodeState::Retrying => Reason::Retry,
+                NodeState::Waiting if row.awaits => Reason::Deadline,
                 NodeState::Waiting => Reason::DelayOver,
                 _ => continue,
             };
@@ -61,7 +62,7 @@ impl Model {
             NodeState::Queued => row.queued_at < self.now - 15_000,
             NodeState::Running => row.owner.is_some_and(|owner| !alive.contains(&owner)),
             NodeState::Retrying => !has(*node, Kind::Retry),
-            NodeState::Waiting => !has(*node, Kind::Wait),
+            NodeState::Waiting => !has(*node, Kind::Wait) && !row.awaits,
             _ => false,
         };
         let nodes = self.nodes.iter().enumerate().filter(doubtful);

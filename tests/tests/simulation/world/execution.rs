@@ -71,6 +71,12 @@ impl World<'_> {
                 after: Duration::from_secs(3),
                 at: None,
             },
+            // Every other one has a deadline.
+            Kind::Approval if claimed.waiting.is_none() => {
+                let deadline = (node % 2 == 0).then_some(Duration::from_secs(6));
+                let wait = Wait::new(WaitKind::Approval, json!({}), claimed.spent, deadline);
+                Outcome::Awaiting { wait: wait.into() }
+            }
             Kind::Condition(test) => {
                 let result = matches!(test, crate::interpreter::Test::Always(true));
                 completed(json!({"result": result}))
@@ -142,6 +148,25 @@ impl World<'_> {
         ));
         self.same().await;
         kept
+    }
+
+    /// Somebody decides what waits for it; true when anything did.
+    pub(super) async fn decide(&mut self) -> bool {
+        let waiting = self.model.waiting();
+        if waiting.is_empty() {
+            return false;
+        }
+        let node = waiting[self.random.random_range(0..waiting.len())];
+        // Also what has been decided just now.
+        for _ in 0..2 {
+            let counts = self.model.answer(node);
+            if let Some(mirror) = &mut self.mirror {
+                assert_eq!(counts, mirror.answer(&self.model, node).await, "decision");
+            }
+            self.note(format!("a decision on {node} counts: {counts}"));
+            self.same().await;
+        }
+        true
     }
 
     pub(super) async fn cancel(&mut self) {

@@ -122,6 +122,9 @@ impl World<'_> {
             }
             Task::Probe { .. } => None,
             Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
+            Task::ChildEnded { .. } | Task::ChildrenStop { .. } => {
+                unreachable!("the run has no others above or below it")
+            }
         };
         self.note(format!("worker {worker} begins {:?}: {:?}", job.task, names(&claimed)));
         match claimed {
