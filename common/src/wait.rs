@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::job::Reason;
+use crate::remote::Call;
 
 /// The most children that one node run may have.
 pub const MOST_CHILDREN: usize = 10_000;
@@ -66,12 +67,14 @@ pub struct Wait {
     pub listens: Option<String>,
     /// The runs that it starts.
     pub children: Option<Children>,
+    /// The remote tool that it calls.
+    pub call: Option<Call>,
 }
 
 impl Wait {
     /// Of a kind that starts nothing and hears nothing.
     pub fn new(kind: WaitKind, spec: Value, spent: i32, deadline: Option<Duration>) -> Self {
-        Self { kind, spec, spent, deadline, listens: None, children: None }
+        Self { kind, spec, spent, deadline, listens: None, children: None, call: None }
     }
 
     /// What is kept in the node run itself: enough to tell whether an answer is its own.

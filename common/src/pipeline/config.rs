@@ -10,7 +10,7 @@ use super::findings::Findings;
 use super::schema::Schema;
 use super::{EXECUTE_PIPELINE, Node, NodeType, waits};
 use crate::duration;
-use crate::expression::is_marked;
+use crate::expression::{Template, is_marked};
 use crate::problem::quoted;
 use crate::tool::Catalogue;
 
@@ -71,12 +71,31 @@ pub(super) fn action(
         return waits::check_call(&input, pointer, findings);
     }
     match tools.get(name) {
-        Some(spec) => spec.schema().check(&Value::Object(input), pointer, findings),
+        Some(spec) => {
+            let input = Value::Object(input);
+            if spec.is_remote() {
+                without_secrets(&input, pointer, findings);
+            }
+            spec.schema().check(&input, pointer, findings);
+        }
         None => {
             let (name, known) = (quoted(name), actions(Some(tools)));
             let detail = format!("the action {name} cannot run here; those that can are {known}");
             findings.error(named_at, detail);
         }
+    }
+}
+
+/// A remote tool is given nothing secret: what it is given lies in the broker.
+fn without_secrets(input: &Value, pointer: &str, findings: &mut Findings) {
+    // What cannot be read is told elsewhere.
+    let Ok(template) = Template::compile(input) else { return };
+    for spot in template.spots().iter().filter(|spot| !spot.secrets.is_empty()) {
+        findings.error(
+            format!("{pointer}{}", spot.pointer),
+            "`secrets` cannot be handed to a remote tool: its calls lie in the broker, where they could be read; give \
+             the tool's program its own secrets",
+        );
     }
 }
 
