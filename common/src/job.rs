@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::remote::Call;
+
 /// A pointer to rows: everything else is read from Postgres.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -55,12 +57,9 @@ pub enum Task {
         node: String,
         /// The fence: the attempt that waits for the reply.
         attempt: i32,
-        /// The tool.
-        tool: String,
-        /// What it is given.
-        input: serde_json::Value,
-        /// How long a reply is waited for.
-        timeout_ms: i64,
+        /// What it is asked.
+        #[serde(flatten)]
+        call: Box<Call>,
     },
     /// Count the end of a run that another has started.
     #[serde(rename = "child.ended")]

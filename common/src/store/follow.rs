@@ -181,9 +181,7 @@ pub fn call(context: &RunContext, node: &str, attempt: i32, call: &Call) -> outb
         run: context.id,
         node: node.to_owned(),
         attempt,
-        tool: call.tool.clone(),
-        input: call.input.clone(),
-        timeout_ms: call.timeout_ms,
+        call: Box::new(call.clone()),
     };
     outbox::Row::new(
         tool_lane(&call.tool),
