@@ -8,7 +8,6 @@ use common::broker::Look;
 use common::outbox::Outbox;
 use common::secret::Keys;
 use common::store::Pool;
-use common::tool::Catalogue;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Acceptance;
@@ -18,6 +17,7 @@ use crate::auth::password::Passwords;
 use crate::auth::{Principals, Tokens};
 use crate::limit::Limits;
 use crate::outline::Outlines;
+use crate::toolbox::Toolbox;
 use crate::watch::Watch;
 
 /// A handle to it.
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) request_timeout: Duration,
     pub(crate) acceptance: Acceptance,
     /// The tools that actions may ask for.
-    pub(crate) tools: Catalogue,
+    pub(crate) toolbox: Toolbox,
     pub(crate) outlines: Outlines,
     pub(crate) watch: Watch,
     /// Cancelled when the process begins to drain: who waits answers with what there is, streams end.

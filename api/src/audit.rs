@@ -45,10 +45,12 @@ pub(crate) enum Kind {
     SecretDeleted,
     DeadLetterRedriven,
     DeadLetterDismissed,
+    ToolRegistered,
+    ToolDeleted,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Login,
         Self::LoginFailed,
         Self::Logout,
@@ -70,6 +72,8 @@ impl Kind {
         Self::SecretDeleted,
         Self::DeadLetterRedriven,
         Self::DeadLetterDismissed,
+        Self::ToolRegistered,
+        Self::ToolDeleted,
     ];
 
     /// Its word.
@@ -96,6 +100,8 @@ impl Kind {
             Self::SecretDeleted => "secret_deleted",
             Self::DeadLetterRedriven => "dead_letter_redriven",
             Self::DeadLetterDismissed => "dead_letter_dismissed",
+            Self::ToolRegistered => "tool_registered",
+            Self::ToolDeleted => "tool_deleted",
         }
     }
 }

@@ -19,6 +19,7 @@ mod request;
 mod routes;
 mod serve;
 mod submission;
+mod toolbox;
 mod view;
 mod watch;
 

@@ -12,6 +12,7 @@ mod lanes;
 mod nodes;
 mod openapi;
 mod pipelines;
+mod remote_tools;
 mod runs;
 mod schedules;
 mod secrets;
@@ -114,6 +115,8 @@ fn table() -> Vec<Route> {
         route(GET, "/v1/schedules/{id}/backfills", VIEWER, schedules::backfills),
         route(POST, "/v1/events", OPERATOR, schedules::post_event),
         route(GET, "/v1/tools", VIEWER, self::tools::list),
+        route(POST, "/v1/tools", OPERATOR, remote_tools::register),
+        route(DELETE, "/v1/tools/{name}", OPERATOR, remote_tools::delete),
         route(GET, "/v1/workers", VIEWER, workers::list),
         route(GET, "/v1/lanes", VIEWER, lanes::list),
         route(GET, "/v1/dead-letters", VIEWER, dead_letters::list),

@@ -24,6 +24,7 @@ use crate::config::{Registration, Serve};
 use crate::limit::{self, Limits};
 use crate::outline::Outlines;
 use crate::routes;
+use crate::toolbox::Toolbox;
 use crate::watch::Watch;
 
 /// How long it says that it is not ready before it takes no more connections.
@@ -75,11 +76,11 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         proxies: settings.access.proxies(),
         secrets,
         request_timeout: settings.access.request_timeout,
+        toolbox: Toolbox::new(pool.clone()),
         pool,
         outbox,
         look,
         tokens,
-        tools: tools::catalogue(),
         outlines: Outlines::default(),
         watch,
         draining: draining.clone(),

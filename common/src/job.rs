@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::remote::Call;
+
 /// A pointer to rows: everything else is read from Postgres.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -46,6 +48,19 @@ pub enum Task {
         /// The fence: the attempt that the claim will create.
         attempt: i32,
     },
+    /// Do what a tool does: for a program that is no worker. The only message that holds an input.
+    #[serde(rename = "tool.call")]
+    ToolCall {
+        /// The run.
+        run: Uuid,
+        /// The node.
+        node: String,
+        /// The fence: the attempt that waits for the reply.
+        attempt: i32,
+        /// What it is asked.
+        #[serde(flatten)]
+        call: Box<Call>,
+    },
     /// Count the end of a run that another has started.
     #[serde(rename = "child.ended")]
     ChildEnded {
@@ -59,22 +74,6 @@ pub enum Task {
     ChildrenStop {
         /// The run that started them.
         run: Uuid,
-    },
-    /// Do what a tool does: for a program that is no worker. The only message that holds an input.
-    #[serde(rename = "tool.call")]
-    ToolCall {
-        /// The run.
-        run: Uuid,
-        /// The node.
-        node: String,
-        /// The fence: the attempt that waits for the reply.
-        attempt: i32,
-        /// The tool.
-        tool: String,
-        /// What it is given.
-        input: serde_json::Value,
-        /// How long a reply is waited for.
-        timeout_ms: i64,
     },
     /// Report that this message has come through the lane.
     #[serde(rename = "probe")]
@@ -90,9 +89,9 @@ impl Task {
         match self {
             Self::RunStart { .. } => "run.start",
             Self::NodeExecute { .. } => "node.execute",
+            Self::ToolCall { .. } => "tool.call",
             Self::ChildEnded { .. } => "child.ended",
             Self::ChildrenStop { .. } => "children.stop",
-            Self::ToolCall { .. } => "tool.call",
             Self::Probe { .. } => "probe",
         }
     }
@@ -102,9 +101,9 @@ impl Task {
         match self {
             Self::RunStart { run }
             | Self::NodeExecute { run, .. }
-            | Self::ToolCall { run, .. }
             | Self::ChildEnded { run, .. }
-            | Self::ChildrenStop { run } => Some(*run),
+            | Self::ChildrenStop { run }
+            | Self::ToolCall { run, .. } => Some(*run),
             Self::Probe { .. } => None,
         }
     }
@@ -124,6 +123,8 @@ pub enum Reason {
     Retry,
     /// What the node waited for is over.
     DelayOver,
+    /// A node asks a tool that is no part of a worker.
+    Called,
     /// A person has decided what the node waited for.
     Decided,
     /// The event has come that the node waited for.
@@ -136,8 +137,6 @@ pub enum Reason {
     Deadline,
     /// Nobody waits for what is to be stopped.
     Stopped,
-    /// A node asks a tool that is no part of a worker.
-    Called,
     /// The message was lost, or its worker was.
     Recovered,
     /// A worker stopped before it could end it.
@@ -155,13 +154,13 @@ impl Reason {
             Self::FanOut => "fan_out",
             Self::Retry => "retry",
             Self::DelayOver => "delay_over",
+            Self::Called => "called",
             Self::Decided => "decided",
             Self::EventCame => "event_came",
             Self::ChildEnded => "child_ended",
             Self::Answered => "answered",
             Self::Deadline => "deadline",
             Self::Stopped => "stopped",
-            Self::Called => "called",
             Self::Recovered => "recovered",
             Self::HandedBack => "handed_back",
             Self::Probe => "probe",

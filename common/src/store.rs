@@ -28,6 +28,7 @@ pub mod probes;
 pub mod prune;
 pub mod reclaim;
 pub mod record;
+pub mod remote;
 mod requeue;
 pub mod rerun;
 pub mod runs;

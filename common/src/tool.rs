@@ -23,6 +23,7 @@ pub struct Spec {
     description: String,
     schema: Schema,
     needs: Option<Needs>,
+    is_remote: bool,
 }
 
 /// What a tool needs from the operator of a worker.
@@ -65,7 +66,19 @@ impl Spec {
             return Err(errors.into_iter().map(within).collect());
         }
         let schema = Schema::new(schema).map_err(|error| vec![within(error)])?;
-        Ok(Self { name, description: description.into(), schema, needs })
+        Ok(Self { name, description: description.into(), schema, needs, is_remote: false })
+    }
+
+    /// The same, executed by a program that is no worker.
+    #[must_use]
+    pub fn remote(mut self) -> Self {
+        self.is_remote = true;
+        self
+    }
+
+    /// Whether a program executes it that is no worker.
+    pub fn is_remote(&self) -> bool {
+        self.is_remote
     }
 
     /// What an action says to ask for it.

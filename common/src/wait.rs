@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::job::Reason;
+use crate::remote::{Call, LARGEST_INPUT};
 
 /// The most children that one node run may have.
 pub const MOST_CHILDREN: usize = 10_000;
@@ -66,17 +67,22 @@ pub struct Wait {
     pub listens: Option<String>,
     /// The runs that it starts.
     pub children: Option<Children>,
+    /// The remote tool that it calls.
+    pub call: Option<Call>,
 }
 
 impl Wait {
     /// Of a kind that starts nothing and hears nothing.
     pub fn new(kind: WaitKind, spec: Value, spent: i32, deadline: Option<Duration>) -> Self {
-        Self { kind, spec, spent, deadline, listens: None, children: None }
+        Self { kind, spec, spent, deadline, listens: None, children: None, call: None }
     }
 
     /// About how many bytes of a statement it takes.
     pub fn weight(&self) -> usize {
-        self.children.as_ref().map_or(0, |children| children.bytes + 100 * children.inputs.len())
+        let children = |it: &Children| it.bytes + 100 * it.inputs.len();
+        // What a remote tool is called with was measured before.
+        let call = self.call.as_ref().map_or(0, |_| LARGEST_INPUT);
+        call + self.children.as_ref().map_or(0, children)
     }
 
     /// What is kept in the node run itself: enough to tell whether an answer is its own.

@@ -9,6 +9,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 
 use crate::client::http;
+use crate::remote_tool::Program;
 
 /// One fleet's part of a broker. Each call has a connection of its own, since tests break connections.
 #[derive(Debug, Clone)]
@@ -69,6 +70,12 @@ impl Broker {
     /// The queue of what remote tools answer.
     pub fn replies(&self) -> String {
         format!("{}.replies", self.prefix)
+    }
+
+    /// A program that executes a remote tool, which is registered.
+    pub async fn program(&self, tool: &str) -> Program {
+        let connection = connect(&self.amqp_url).await.expect("the test's RabbitMQ answers");
+        Program::start(connection, &self.tool(tool)).await
     }
 
     /// How many messages are ready in a queue; none when there is no such queue.
@@ -165,6 +172,8 @@ impl Broker {
     pub async fn remove_all(&self, lanes: &[String]) {
         let mut queues = vec![self.dead(), self.replies()];
         queues.extend(lanes.iter().map(|lane| self.lane(lane)));
+        // The remote tool of the tests, and of the example.
+        queues.push(self.tool("count-words"));
         let Ok(connection) = connect(&self.amqp_url).await else { return };
         let Ok(channel) = connection.create_channel().await else { return };
         for queue in queues {

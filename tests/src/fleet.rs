@@ -348,6 +348,16 @@ impl TestFleet {
         &self.broker
     }
 
+    /// Where its broker is.
+    pub fn amqp_url(&self) -> &str {
+        &self.servers.amqp_url
+    }
+
+    /// What the names of its exchanges and queues begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The queue of the lane `default`.
     pub fn queue(&self) -> String {
         self.broker.lane("default")

@@ -19,5 +19,6 @@ pub mod leftovers;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod remote_tool;
 pub mod servers;
 pub mod wait;

@@ -3,6 +3,7 @@
 mod api_watch;
 mod documentation;
 mod nightly_backup;
+mod remote_tool;
 mod word_count;
 
 use serde_json::Value;

@@ -18,6 +18,7 @@ mod nodes;
 mod operations;
 mod pipelines;
 mod problems;
+mod remote_tools;
 mod rules;
 mod runs;
 mod schedules;

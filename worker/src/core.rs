@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::batch::Batcher;
 use common::outbox::Outbox;
+use common::remote::Reply;
 use common::secret::Keys;
 use common::store::claim::{Claim, Claimed};
 use common::store::definitions::Definitions;
@@ -23,9 +24,11 @@ use uuid::Uuid;
 
 use crate::children::Ends;
 use crate::commit::{Assigned, Begun, Claims, Records, Settled, Starts};
+use crate::executor::Compiled;
 use crate::presence::Presence;
 use crate::quick::Quickness;
 use crate::registry::{Executing, Jobs};
+use crate::replies::Replies;
 
 /// How many items go into one commit at the most.
 const BATCH: usize = 256;
@@ -64,6 +67,10 @@ pub(crate) struct Worker {
     direct_records: Batcher<Known, Option<Vec<Assigned>>>,
     /// Ends of runs that other runs have started.
     pub(crate) ends: Batcher<End, ()>,
+    /// The tools that are no part of a worker, as they were last asked for.
+    pub(crate) remote_tools: Compiled,
+    /// What remote tools answer.
+    pub(crate) replies: Batcher<Reply, bool>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
     /// What secrets are opened with; none when this worker has no key.
@@ -126,6 +133,7 @@ impl Worker {
         let core = Arc::new(core);
         let (starts, direct_starts) = Starts::new(core.clone());
         let (records, direct_records) = Records::new(core.clone());
+        let replies = Replies::new(core.pool.clone(), core.outbox.clone());
         Self {
             starts: Batcher::start("start", BATCH, starts),
             direct_starts: Batcher::start("direct_start", BATCH, direct_starts),
@@ -133,6 +141,8 @@ impl Worker {
             records: Batcher::start("record", BATCH, records),
             direct_records: Batcher::start("direct_record", BATCH, direct_records),
             ends: Batcher::start("child_end", BATCH, Ends::new(core.clone())),
+            remote_tools: Compiled::default(),
+            replies: Batcher::start("replies", BATCH, replies),
             jobs: Arc::default(),
             tools,
             secrets,

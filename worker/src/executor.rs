@@ -5,8 +5,11 @@ mod call;
 mod classify;
 mod perform;
 mod prepare;
+mod remote;
 mod resume;
 mod secrets;
+
+pub(crate) use self::remote::Compiled;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

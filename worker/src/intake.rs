@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::broker::Delivery;
+use common::broker::{Delivery, REPLIES};
 use common::job::{Job, Task};
 use common::store::claim::Claim;
 use common::store::start::Start;
@@ -15,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::children;
 use crate::commit::{Assigned, Begun};
 use crate::core::Worker;
-use crate::reclaim;
 use crate::registry::Hold;
+use crate::{children, reclaim, replies};
 
 /// Takes deliveries until the lanes are closed.
 pub(crate) async fn take(worker: Arc<Worker>, mut deliveries: mpsc::Receiver<Delivery>) {
@@ -30,6 +29,9 @@ pub(crate) async fn take(worker: Arc<Worker>, mut deliveries: mpsc::Receiver<Del
 }
 
 async fn handle(worker: Arc<Worker>, delivery: Delivery) {
+    if delivery.lane == REPLIES {
+        return replies::take(&worker, delivery).await;
+    }
     let job = match delivery.job() {
         Ok(Job { task: Task::ToolCall { .. }, .. }) => {
             return bury(&worker, delivery, "a call of a remote tool is for that tool").await;
@@ -44,7 +46,7 @@ async fn handle(worker: Arc<Worker>, delivery: Delivery) {
 }
 
 /// What cannot be read goes to the dead queue, and is acked once it is there; else it stays where it was.
-async fn bury(worker: &Worker, delivery: Delivery, reason: &str) {
+pub(crate) async fn bury(worker: &Worker, delivery: Delivery, reason: &str) {
     tracing::warn!(lane = delivery.lane, reason, "a message is no job; it goes to the dead queue");
     metrics::counter!("gathering_messages_dead_total").increment(1);
     match worker.core.outbox.publisher().dead(&delivery, reason).await {
@@ -96,6 +98,8 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
             workers::arrived(&mut conn, *probe).await?;
             return Ok(Vec::new());
         }
+        // It went to the dead queue before.
+        Task::ToolCall { .. } => return Ok(Vec::new()),
         Task::ChildEnded { run, child } => {
             worker.ends.submit(End { parent: *run, child: *child }).await?;
             return Ok(Vec::new());
@@ -103,8 +107,6 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
         Task::ChildrenStop { run } => {
             return children::stop(worker, *run).await.map(|()| Vec::new());
         }
-        // It went to the dead queue before.
-        Task::ToolCall { .. } => return Ok(Vec::new()),
         Task::RunStart { run } => {
             let pipeline = job.pipeline.clone().zip(job.version);
             let traceparent = job.traceparent.clone();

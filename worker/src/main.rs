@@ -10,6 +10,7 @@ mod presence;
 mod quick;
 mod reclaim;
 mod registry;
+mod replies;
 mod serve;
 mod watch;
 

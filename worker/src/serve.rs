@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::broker::{BrokerConfig, Consumer, ConsumerHandle};
+use common::broker::{BrokerConfig, Consumer, ConsumerHandle, REPLIES};
 use common::config::DatabaseConfig;
 use common::ops::{self, Check, Readiness};
 use common::outbox::{self, Outbox};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::config::{OpsAddr, WorkerArgs, lanes};
 use crate::core::{Core, Lane, Worker};
 use crate::registry::Executing;
-use crate::{intake, presence, watch};
+use crate::{intake, presence, replies, watch};
 
 /// What handed-back node runs get to end and be recorded, after the drain time.
 const HAND_BACK: Duration = Duration::from_secs(8);
@@ -106,8 +106,9 @@ type Helpers = Vec<AbortOnDropHandle<()>>;
 fn open(
     worker: &Arc<Worker>,
     broker: BrokerConfig,
-    lanes: Vec<(String, u16)>,
+    mut lanes: Vec<(String, u16)>,
 ) -> (Arc<ConsumerHandle>, Helpers) {
+    lanes.push((REPLIES.to_owned(), replies::PREFETCH));
     let (out, deliveries) = mpsc::channel(1);
     let (hints_in, hints) = mpsc::channel(1_024);
     // It is closed by hand, after the drain; a signal alone ends nothing.

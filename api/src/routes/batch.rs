@@ -27,9 +27,10 @@ pub(super) async fn submit(
     origin: Origin,
     body: JsonBody,
 ) -> Result<Reply, ApiError> {
+    let tools = app.toolbox.all().await?;
     let mut wanted = Vec::new();
     for (index, item) in items(body.value)?.into_iter().enumerate() {
-        let read = Submission::of_item(item, &format!("/items/{index}"), &app.tools);
+        let read = Submission::of_item(item, &format!("/items/{index}"), &tools);
         wanted.push(read.map_err(|faults| ApiError::pointed(faults).problem()));
     }
     origin.submit(&app, &body.bytes, wanted, true).await

@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::{
     api_keys, approvals, audit_events, auth, batch, dead_letters, docs, events, lanes, nodes,
-    pipelines, runs, schedules, secrets, submit, tools, users, validate, workers,
+    pipelines, remote_tools, runs, schedules, secrets, submit, tools, users, validate, workers,
 };
 use crate::error::Problem;
 use crate::view::AcceptedRun;
@@ -37,7 +37,7 @@ use crate::view::AcceptedRun;
         schedules::create, schedules::list, schedules::preview, schedules::read, schedules::patch, schedules::delete,
         schedules::pause, schedules::resume, schedules::trigger, schedules::fires, schedules::backfill,
         schedules::backfills, schedules::post_event,
-        tools::list, workers::list, document, docs::page,
+        tools::list, remote_tools::register, remote_tools::delete, workers::list, document, docs::page,
         lanes::list, dead_letters::list, dead_letters::read, dead_letters::redrive, dead_letters::dismiss,
         auth::register, auth::token, auth::refresh, auth::logout, auth::password, auth::me,
         api_keys::create, api_keys::list, api_keys::revoke,

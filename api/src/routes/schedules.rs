@@ -56,7 +56,8 @@ pub(super) async fn create(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let spec = schedule::check(&body.value, &app.tools).map_err(ApiError::pointed)?;
+    let spec =
+        schedule::check(&body.value, &app.toolbox.all().await?).map_err(ApiError::pointed)?;
     let id = Uuid::now_v7();
     let mut conn = app.pool.acquire().await?;
     define::create(&mut conn, id, &spec, &caller.sub).await?;
@@ -122,7 +123,7 @@ pub(super) async fn patch(
     let mut tx = app.pool.begin().await?;
     let locked = define::lock(&mut tx, id).await?.ok_or_else(ApiError::no_schedule)?;
     let changed = changed(&locked.spec, body.value)?;
-    let spec = schedule::check(&changed, &app.tools).map_err(ApiError::pointed)?;
+    let spec = schedule::check(&changed, &app.toolbox.all().await?).map_err(ApiError::pointed)?;
     locked.replace(&mut tx, &spec).await?;
     tx.commit().await?;
     view(&app, id).await.map(Json)

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::remote_tools::{RemoteView, registered};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::page::Parameters;
@@ -25,12 +26,14 @@ pub(super) struct ToolView {
     schema: Value,
     /// What it needs from the operator of a worker; null: nothing.
     needs: Option<NeedsView>,
-    /// Whether it is enabled on a worker that is alive.
+    /// Whether it is enabled on a worker that is alive, or a program takes its calls.
     enabled: bool,
     /// On how many of them.
     workers: usize,
     /// The lanes that these serve.
     lanes: BTreeSet<String>,
+    /// Where its calls lie, when a program of yours executes it.
+    remote: Option<RemoteView>,
 }
 
 /// What a tool needs from the operator of a worker.
@@ -56,11 +59,14 @@ pub(super) async fn list(
     query.finish(())?;
     let mut workers = fleet::workers(&app.pool).await?;
     workers.retain(|worker| worker.alive);
-    let items = app.tools.specs().map(|spec| view(spec, &workers)).collect();
+    let mut remote = registered(&app).await?;
+    let tools = app.toolbox.all().await?;
+    let items =
+        tools.specs().map(|spec| view(spec, &workers, remote.remove(spec.name()))).collect();
     Ok(Json(ToolList { items }))
 }
 
-fn view(spec: &tool::Spec, workers: &[fleet::Worker]) -> ToolView {
+fn view(spec: &tool::Spec, workers: &[fleet::Worker], remote: Option<RemoteView>) -> ToolView {
     let has = |worker: &&fleet::Worker| worker.tools.iter().any(|tool| tool == spec.name());
     let having: Vec<_> = workers.iter().filter(has).collect();
     ToolView {
@@ -70,8 +76,9 @@ fn view(spec: &tool::Spec, workers: &[fleet::Worker]) -> ToolView {
         needs: spec
             .needs()
             .map(|needs| NeedsView { text: needs.text.clone(), setting: needs.setting.clone() }),
-        enabled: !having.is_empty(),
+        enabled: !having.is_empty() || remote.as_ref().is_some_and(RemoteView::is_served),
         workers: having.len(),
         lanes: having.iter().flat_map(|worker| worker.lanes.iter().cloned()).collect(),
+        remote,
     }
 }

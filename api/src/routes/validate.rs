@@ -38,7 +38,7 @@ pub(super) async fn validate(
     State(app): State<App>,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Json<Validation>, ApiError> {
-    let tools = app.tools.clone();
+    let tools = app.toolbox.all().await?;
     let found = off_thread(move || {
         check(&body, &tools).map(|(checked, graph)| {
             let id = |ix: &u32| graph.node(*ix).node.id.clone();
@@ -69,7 +69,7 @@ pub(super) struct Start {
 
 /// The definition, as it was read, and what is stored beside it; or all that is wrong with it.
 pub(super) async fn checked(app: &App, body: Value) -> Result<(Value, Checked, Start), ApiError> {
-    let tools = app.tools.clone();
+    let tools = app.toolbox.all().await?;
     let found = off_thread(move || match check(&body, &tools) {
         Ok((checked, graph)) => Ok((body, checked, start_lane(&graph), graph.calls())),
         Err(refused) => Err(ApiError::pointed(refused.errors)),

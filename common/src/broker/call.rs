@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::message::{Garbage, now};
 use crate::job::{Job, Task};
-use crate::remote::{CallId, Reply, Said};
+use crate::remote::{Call, CallId, Reply, Said};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -36,9 +36,8 @@ pub(super) fn encode(
     app: &ShortString,
     replies: &ShortString,
 ) -> Option<(Vec<u8>, BasicProperties)> {
-    let Task::ToolCall { run, node, attempt, tool, input, timeout_ms } = &job.task else {
-        return None;
-    };
+    let Task::ToolCall { run, node, attempt, call } = &job.task else { return None };
+    let Call { tool, input, timeout_ms } = call.as_ref();
     let body = Body {
         kind: job.task.name(),
         job: job.id,
@@ -114,9 +113,11 @@ mod tests {
             run: Uuid::from_u128(2),
             node: "count".into(),
             attempt: 3,
-            tool: "count-words".into(),
-            input: json!({"text": "a b"}),
-            timeout_ms: 60_000,
+            call: Box::new(Call {
+                tool: "count-words".into(),
+                input: json!({"text": "a b"}),
+                timeout_ms: 60_000,
+            }),
         };
         let (pipeline, version) = (Some("nightly".into()), Some(3));
         Job {

@@ -27,7 +27,15 @@ pub type Depths = HashMap<String, Depth>;
 /// Looks at queues over a connection that lasts as long as the look. Looks within a second share one.
 pub struct Look {
     config: BrokerConfig,
-    last: Mutex<Option<(Instant, Vec<String>, Option<Depths>)>>,
+    last: Mutex<Option<Seen>>,
+}
+
+/// A look that is over.
+struct Seen {
+    at: Instant,
+    queues: Vec<String>,
+    /// None when the broker did not answer.
+    depths: Option<Depths>,
 }
 
 impl Look {
@@ -64,11 +72,11 @@ impl Look {
     /// The depths of these queues; none when the broker does not answer within 3 s.
     pub async fn at(&self, queues: &[String]) -> Option<Depths> {
         let mut last = self.last.lock().await;
-        if let Some((at, seen, depths)) = last.as_ref()
-            && at.elapsed() < Self::FRESH
-            && queues.iter().all(|queue| seen.contains(queue))
+        if let Some(seen) = last.as_ref()
+            && seen.at.elapsed() < Self::FRESH
+            && queues.iter().all(|queue| seen.queues.contains(queue))
         {
-            return depths.clone();
+            return seen.depths.clone();
         }
         let looking = tokio::time::timeout(Self::PATIENCE, look(&self.config, queues)).await;
         let depths = match looking {
@@ -79,7 +87,7 @@ impl Look {
             }
             Err(_) => None,
         };
-        *last = Some((Instant::now(), queues.to_vec(), depths.clone()));
+        *last = Some(Seen { at: Instant::now(), queues: queues.to_vec(), depths: depths.clone() });
         depths
     }
 }

@@ -47,6 +47,7 @@ struct Body<'a> {
 pub(super) fn encode(job: &Job, app: &ShortString) -> (Vec<u8>, BasicProperties) {
     let (node, attempt) = match &job.task {
         Task::NodeExecute { node, attempt, .. } => (Some(node.as_str()), Some(*attempt)),
+        // A call of a tool has a body of its own: see `call`.
         _ => (None, None),
     };
     let (probe, child) = match &job.task {

@@ -10,7 +10,7 @@ use super::findings::Findings;
 use super::schema::Schema;
 use super::{EXECUTE_PIPELINE, Node, NodeType, waits};
 use crate::duration;
-use crate::expression::is_marked;
+use crate::expression::{Template, is_marked};
 use crate::problem::quoted;
 use crate::tool::Catalogue;
 
@@ -67,9 +67,17 @@ pub(super) fn action(
     pointer: &str,
     findings: &mut Findings,
 ) {
+    if name == EXECUTE_PIPELINE {
+        return waits::check_call(&input, pointer, findings);
+    }
     match tools.get(name) {
-        Some(_) if name == EXECUTE_PIPELINE => waits::check_call(&input, pointer, findings),
-        Some(spec) => spec.schema().check(&Value::Object(input), pointer, findings),
+        Some(spec) => {
+            let input = Value::Object(input);
+            if spec.is_remote() {
+                without_secrets(&input, pointer, findings);
+            }
+            spec.schema().check(&input, pointer, findings);
+        }
         None => {
             let (name, known) = (quoted(name), actions(Some(tools)));
             let detail = format!("the action {name} cannot run here; those that can are {known}");
@@ -78,10 +86,26 @@ pub(super) fn action(
     }
 }
 
+/// A remote tool is given nothing secret: what it is given lies in the broker.
+fn without_secrets(input: &Value, pointer: &str, findings: &mut Findings) {
+    // What cannot be read is told elsewhere.
+    let Ok(template) = Template::compile(input) else { return };
+    for spot in template.spots().iter().filter(|spot| !spot.secrets.is_empty()) {
+        findings.error(
+            format!("{pointer}{}", spot.pointer),
+            "`secrets` cannot be handed to a remote tool: its calls lie in the broker, where they could be read; give \
+             the tool's program its own secrets",
+        );
+    }
+}
+
 /// The actions that run here, for messages.
 pub(super) fn actions(tools: Option<&Catalogue>) -> String {
     match tools {
-        Some(tools) => format!("`{}`", tools.names().collect::<Vec<_>>().join("`, `")),
+        Some(tools) => {
+            let names: Vec<_> = tools.names().chain([EXECUTE_PIPELINE]).collect();
+            format!("`{}`", names.join("`, `"))
+        }
         None => "those of GET /v1/tools".to_owned(),
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::advance::{Changes, Join};
+use crate::broker::tool_lane;
 use crate::context::RunContext;
 use crate::graph::NodeIx;
 use crate::job::{Job, Reason, Task};
 use crate::node_run::NodeState;
 use crate::outbox;
 use crate::pipeline::NodeType;
+use crate::remote::Call;
 use crate::store::claim::Claimed;
 use crate::store::write::{NodeRow, Writes};
 
@@ -171,6 +173,27 @@ pub fn told(context: &RunContext, lane: &str) -> Option<outbox::Row> {
             traceparent: context.traceparent.clone(),
         },
     ))
+}
+
+/// A row that calls a remote tool for `attempt` of a node run.
+pub fn call(context: &RunContext, node: &str, attempt: i32, call: &Call) -> outbox::Row {
+    let task = Task::ToolCall {
+        run: context.id,
+        node: node.to_owned(),
+        attempt,
+        call: Box::new(call.clone()),
+    };
+    outbox::Row::new(
+        tool_lane(&call.tool),
+        Job {
+            id: Uuid::now_v7(),
+            task,
+            reason: Reason::Called,
+            pipeline: context.pipeline.clone(),
+            version: context.version,
+            traceparent: context.traceparent.clone(),
+        },
+    )
 }
 
 /// A row that asks for `attempt` of a node run.

@@ -35,12 +35,12 @@ pub async fn runs(
     from: Place,
 ) -> Result<Pruned, sqlx::Error> {
     let ended = sqlx::query!(
-        r#"select r.id, r.finished_at as "finished_at!", r.state in ('failed', 'timed_out') and exists (
+        r#"select r.id, r.finished_at as "finished_at!", (r.state in ('failed', 'timed_out') and exists (
                select from dead_letters d
                where d.run_id = r.id and d.dismissed_at is null
                    and (d.redriven_at is null or d.redriven_at > clock_timestamp() - $1 * interval '1 s')
-           ) or exists (
--- a run has started stays until that one has ended: its answer is read from there.
+           )) or exists (
+               -- What a run has started stays until that one has ended: its answer is read from there.
                select from children as c join runs as p on p.id = c.parent_id
                where c.run_id = r.id and p.finished_at is null
            ) as "kept!"

@@ -16,7 +16,7 @@ use common::wait::{Wait, WaitKind};
 use serde_json::{Value, json};
 
 use super::call::Calls;
-use super::{resume, secrets};
+use super::{remote, resume, secrets};
 use crate::core::Worker;
 
 /// What a node run has to do.
@@ -73,8 +73,24 @@ pub(super) async fn prepare(
     }
     let names = claimed.context.graph.node(claimed.node).config.secrets();
     let (secrets, mask) = secrets::opened(worker, names).await?;
-    let work = render(worker, claimed, secrets.as_ref()).await;
+    let work = match render(worker, claimed, secrets.as_ref()).await {
+        Ok(Work::Action(action, input)) => ask(worker, claimed, action, input).await,
+        work => work,
+    };
     work.map_err(|message| mask.text(&message)).map(|work| (work, mask))
+}
+
+/// An action is executed here, or asked of a remote tool.
+async fn ask(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    action: String,
+    input: Value,
+) -> Result<Work, String> {
+    match remote::find(worker, &action).await? {
+        Some(tool) => remote::call(claimed, &tool, input).map(|wait| Work::Await(Box::new(wait))),
+        None => Ok(Work::Action(action, input)),
+    }
 }
 
 async fn render(

@@ -15,6 +15,7 @@ use tools::Failure;
 
 use super::classify::LARGEST_OUTPUT;
 use super::perform::Ended;
+use super::remote;
 use crate::core::Worker;
 
 /// What the node run has waited for, if it is resumed; through outages.
@@ -81,10 +82,8 @@ pub(super) async fn conclude(
         (WaitKind::Child | WaitKind::Map, Answer::Deadline) => Err(Ended::TimedOutWaiting(
             "what it started has not ended within its `timeout`, and is stopped".to_owned(),
         )),
-        (WaitKind::Remote, Answer::Answered { value }) => Ok(value),
-        (kind, Answer::Deadline) => {
-            Err(Ended::Expired(format!("no answer has come in time ({})", kind.name())))
-        }
+        (WaitKind::Remote, Answer::Answered { value }) => remote::replied(value),
+        (WaitKind::Remote, Answer::Deadline) => Err(remote::overdue(&awaited.spec)),
         (_, Answer::Stopped) => Err(Ended::Stopped),
         (kind, answer) => permanent(&format!(
             "what it waited for ({}) was answered with {}: a defect of the engine",

@@ -112,6 +112,10 @@ impl<'a> Batch<'a> {
                 if let Some(deadline) = wait.deadline {
                     self.timer(record, TimerKind::Wait, deadline, None, None);
                 }
+                if let Some(call) = &wait.call {
+                    let row = follow::call(&record.context, &node.id, record.attempt, call);
+                    self.writes.jobs.push(row);
+                }
                 let (run, node, wait) = (record.context.id, node.id.clone(), wait.clone());
                 self.waits.push(Opened { run, node, attempt: record.attempt, wait });
             }
