@@ -18,6 +18,7 @@ pub mod idempotency;
 pub mod leader;
 pub mod leftover;
 pub mod mine;
+pub mod node_logs;
 pub mod nodes;
 pub mod outputs;
 pub mod pipelines;

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::commit::{Assigned, Begun, Claims, Records, Settled, Starts};
+use crate::logs::Logs;
 use crate::node::Tools;
 use crate::presence::Presence;
 use crate::quick::Quickness;
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     direct_records: Batcher<Known, Option<Vec<Assigned>>>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
+    /// What attempts print.
+    pub(crate) logs: Logs,
     /// What secrets are opened with; none when this worker has no key.
     pub(crate) secrets: Option<Keys>,
     /// Held for reading by whatever is executed, for writing by what has to run alone.
@@ -118,6 +121,7 @@ impl Worker {
         tools: Tools,
         secrets: Option<Keys>,
         delivery_hold: Duration,
+        log_limit: usize,
     ) -> Self {
         let core = Arc::new(core);
         let (starts, direct_starts) = Starts::new(core.clone());
@@ -130,6 +134,7 @@ impl Worker {
             direct_records: Batcher::start("direct_record", BATCH, direct_records),
             jobs: Arc::default(),
             tools,
+            logs: Logs::new(core.clone(), log_limit),
             secrets,
             alone: RwLock::new(()),
             turn: Mutex::new(()),

@@ -177,7 +177,7 @@ async fn attempt(
     let begun = Instant::now();
     let result = match prepare::prepare(worker, claimed).await {
         Ok((work, mask)) => {
-            let result = perform::perform(worker, claimed, &entry.stop, work).await;
+            let result = perform::perform(worker, claimed, &entry.stop, work, &mask).await;
             secrets::masked(result, &mask)
         }
         Err(message) => Err(perform::Ended::Unprepared(message)),

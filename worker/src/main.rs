@@ -5,6 +5,7 @@ mod config;
 mod core;
 mod executor;
 mod intake;
+mod logs;
 mod node;
 mod presence;
 mod quick;

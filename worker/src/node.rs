@@ -6,6 +6,7 @@
 
 mod call_api;
 mod echo;
+mod log;
 mod run_command;
 mod scalar;
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use log::Log;
 pub(crate) use run_command::Commands;
 
 pub(crate) use common::pipeline::ACTIONS;
@@ -46,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) traceparent: Option<String>,
     /// Stop soon, and answer [`Failure::Cancelled`].
     pub(crate) cancel: CancellationToken,
+    /// What is printed here is kept with the attempt.
+    pub(crate) log: Log,
 }
 
 /// Failures are typed by consequence.

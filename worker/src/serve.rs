@@ -62,7 +62,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
         lanes: slots.iter().map(|(lane, size)| (lane.clone(), Lane::new((*size).into()))).collect(),
         draining: shutdown.clone(),
     };
-    let worker = Arc::new(Worker::new(core, tools, secrets, args.delivery_hold));
+    let worker = Arc::new(Worker::new(core, tools, secrets, args.delivery_hold, args.log_limit));
     let (consumer, helpers) = open(&worker, broker, slots.into_iter().collect());
     let readiness = Readiness::new(
         Some(postgres(pool.clone())),

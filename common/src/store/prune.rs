@@ -16,7 +16,7 @@ pub struct Pruned {
 const SLICE: i64 = 500;
 
 /// Deletes a slice of the runs that ended more than `retention_s` seconds ago, and of all that belongs to them:
-/// `limit` node runs, or `limit` attempts, at the most. A run goes last, so that what a slice leaves is found again.
+/// `limit` node runs, attempts or lines that they printed, at the most. A run goes last, so that what a slice leaves is found again.
 pub async fn runs(
     conn: &mut PgConnection,
     retention_s: f64,
@@ -35,7 +35,10 @@ pub async fn runs(
         return Ok(Pruned { runs: 0, is_all: true });
     }
     let full = limit as u64;
-    if node_runs(conn, &old, limit).await? == full || attempts(conn, &old, limit).await? == full {
+    if node_runs(conn, &old, limit).await? == full
+        || attempts(conn, &old, limit).await? == full
+        || node_logs(conn, &old, limit).await? == full
+    {
         return Ok(Pruned { runs: 0, is_all: false });
     }
     sqlx::query!("delete from timers where run_id = any($1)", &old).execute(&mut *conn).await?;
@@ -59,6 +62,18 @@ async fn attempts(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<
     let gone = sqlx::query!(
         "delete from attempts where ctid = any(array(
              select ctid from attempts where run_id = any($1) limit $2))",
+        runs,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+async fn node_logs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from node_logs where ctid = any(array(
+             select ctid from node_logs where run_id = any($1) limit $2))",
         runs,
         limit
     )

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::secret::Mask;
 use common::store::claim::Claimed;
 use common::telemetry::Traceparent;
 use futures::FutureExt;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::prepare::Work;
 use crate::core::Worker;
-use crate::node::{self, Context, Failure};
+use crate::node::{self, Context, Failure, Log};
 use crate::registry::Stop;
 
 /// What a node gets to end by itself after it was told to, before it is dropped.
@@ -41,6 +42,7 @@ pub(super) async fn perform(
     claimed: &Claimed,
     stop: &Stop,
     work: Work,
+    mask: &Mask,
 ) -> Result<Value, Ended> {
     match work {
         Work::Output(output) => Ok(output),
@@ -53,8 +55,27 @@ pub(super) async fn perform(
             let waiting = json!({ "until": common::clock::text(&at) });
             Err(Ended::Waits { waiting, after: Duration::ZERO, at: Some(at) })
         }
-        Work::Action(action, input) => act(worker, claimed, stop, &action, input).await,
+        Work::Action(action, input) => logged(worker, claimed, stop, &action, input, mask).await,
     }
+}
+
+/// What the node prints is stored beside it, and all of it before its outcome is.
+async fn logged(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    stop: &Stop,
+    action: &str,
+    input: Value,
+    mask: &Mask,
+) -> Result<Value, Ended> {
+    let log = worker.logs.open(mask);
+    let acted = async {
+        let result = act(worker, claimed, stop, action, input, &log).await;
+        log.close();
+        result
+    };
+    let (result, ()) = tokio::join!(acted, worker.logs.follow(claimed, &log));
+    result
 }
 
 async fn act(
@@ -63,9 +84,10 @@ async fn act(
     stop: &Stop,
     action: &str,
     input: Value,
+    log: &Log,
 ) -> Result<Value, Ended> {
     let timeout = claimed.context.graph.node(claimed.node).node.timeout;
-    let context = context(claimed, stop);
+    let context = context(claimed, stop, log);
     let execution = AssertUnwindSafe(node::execute(&worker.tools, action, input, &context));
     let mut execution = std::pin::pin!(execution.catch_unwind());
     let ended = tokio::select! {
@@ -102,7 +124,7 @@ fn settled(
     }
 }
 
-fn context(claimed: &Claimed, stop: &Stop) -> Context {
+fn context(claimed: &Claimed, stop: &Stop, log: &Log) -> Context {
     let run = &claimed.context;
     let traceparent = run.traceparent.as_deref().and_then(|text| text.parse::<Traceparent>().ok());
     Context {
@@ -112,5 +134,6 @@ fn context(claimed: &Claimed, stop: &Stop) -> Context {
         idempotency_key: format!("{}/{}", run.id, claimed.id()),
         traceparent: traceparent.map(|parent| parent.child().to_string()),
         cancel: stop.token().child_token(),
+        log: log.clone(),
     }
 }

@@ -26,6 +26,7 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use common::node_log::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -89,7 +90,11 @@ pub(super) async fn run(programs: &Programs, input: Value, context: &Context) ->
     let mut stderr = Capture::new(output_limit);
     let feed = feed(child.stdin.take(), stdin.map(Scalar::into_text).unwrap_or_default());
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let streams = async { tokio::join!(feed, stdout.fill(out), stderr.fill(err)) };
+    let streams = async {
+        let out = stdout.fill(out, &context.log, Stream::Stdout);
+        let err = stderr.fill(err, &context.log, Stream::Stderr);
+        tokio::join!(feed, out, err)
+    };
     let status = follow(&mut child, group, streams, context).await?;
     outcome(&argv[0], status, &ok_exit_codes, stdout, stderr)
 }

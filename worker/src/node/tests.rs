@@ -13,6 +13,7 @@ pub(super) fn context() -> Context {
         idempotency_key: format!("{run}/n"),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         cancel: CancellationToken::new(),
+        log: Default::default(),
     }
 }
 
