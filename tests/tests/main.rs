@@ -25,3 +25,4 @@ mod smoke;
 mod soak;
 mod stops;
 mod stream;
+mod tools;

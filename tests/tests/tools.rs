@@ -1,0 +1,3 @@
+//! What actions do, and what is kept of it.
+
+mod logs;
