@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::outbox::Outbox;
 use common::secret::Keys;
 use common::store::Pool;
+use common::tool::Catalogue;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Acceptance;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) secrets: Option<Keys>,
     pub(crate) request_timeout: Duration,
     pub(crate) acceptance: Acceptance,
+    /// The tools that actions may ask for.
+    pub(crate) tools: Catalogue,
     pub(crate) outlines: Outlines,
     pub(crate) watch: Watch,
     /// Cancelled when the process begins to drain: who waits answers with what there is, streams end.

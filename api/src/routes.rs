@@ -13,6 +13,7 @@ mod runs;
 mod schedules;
 mod secrets;
 mod submit;
+mod tools;
 mod users;
 mod validate;
 mod workers;
@@ -107,6 +108,7 @@ fn table() -> Vec<Route> {
         route(POST, "/v1/schedules/{id}/backfills", OPERATOR, schedules::backfill),
         route(GET, "/v1/schedules/{id}/backfills", VIEWER, schedules::backfills),
         route(POST, "/v1/events", OPERATOR, schedules::post_event),
+        route(GET, "/v1/tools", VIEWER, self::tools::list),
         route(GET, "/v1/workers", VIEWER, workers::list),
         route(GET, "/openapi.json", NOBODY, openapi::document),
         route(GET, "/docs", NOBODY, docs::page),

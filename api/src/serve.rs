@@ -77,6 +77,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         pool,
         outbox,
         tokens,
+        tools: tools::catalogue(),
         outlines: Outlines::default(),
         watch,
         draining: draining.clone(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::pipeline;
 use common::problem::Pointed;
+use common::tool::Catalogue;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -69,16 +70,16 @@ impl Submission {
     }
 
     /// `{action, input, retry, timeout, lane, tags, delay}`.
-    pub(crate) fn of_action(body: Value) -> Result<Self, Vec<Pointed>> {
-        Self::read_action(Fields::of(body, ""), "")
+    pub(crate) fn of_action(body: Value, tools: &Catalogue) -> Result<Self, Vec<Pointed>> {
+        Self::read_action(Fields::of(body, ""), "", tools)
     }
 
     /// One item of a batch: either of the two.
-    pub(crate) fn of_item(item: Value, at: &str) -> Result<Self, Vec<Pointed>> {
+    pub(crate) fn of_item(item: Value, at: &str, tools: &Catalogue) -> Result<Self, Vec<Pointed>> {
         let named = |field| item.get(field).is_some_and(|value| !value.is_null());
         match (named("pipeline"), named("action")) {
             (true, false) => Self::read_pipeline(None, Fields::of(item, at), at),
-            (false, true) => Self::read_action(Fields::of(item, at), at),
+            (false, true) => Self::read_action(Fields::of(item, at), at, tools),
             _ => Err(vec![Pointed::new(at, "must have `pipeline` or `action`, and not both")]),
         }
     }
@@ -98,7 +99,7 @@ impl Submission {
         fields.finish(Self { tags, delay, input_at: format!("{at}/input"), ..submission })
     }
 
-    fn read_action(mut fields: Fields, at: &str) -> Result<Self, Vec<Pointed>> {
+    fn read_action(mut fields: Fields, at: &str, tools: &Catalogue) -> Result<Self, Vec<Pointed>> {
         let mut action = Map::new();
         for field in ["action", "input", "retry", "timeout", "lane"] {
             if let Some(value) = fields.take(field) {
@@ -107,7 +108,7 @@ impl Submission {
         }
         let (tags, delay) = read_common(&mut fields);
         let input = action.get("input").cloned().unwrap_or_else(|| json!({}));
-        let read = pipeline::check_action(&Value::Object(action));
+        let read = pipeline::check_action(&Value::Object(action), tools);
         let subject = match read {
             Ok(node) => match serde_json::to_value(&node) {
                 Ok(value) => Wanted::Action { node: value, lane: node.lane },
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn an_action_becomes_a_node() {
         let body = json!({"action": "echo", "input": {"a": 1}, "tags": ["x"]});
-        let submission = Submission::of_action(body).expect("it is right");
+        let submission = Submission::of_action(body, &tools::catalogue()).expect("it is right");
         let Wanted::Action { node, lane } = submission.subject else { panic!("it is an action") };
         assert_eq!((&node["config"]["a"], lane.as_str()), (&json!(1), "default"));
         assert_eq!(submission.input, json!({"a": 1}));
@@ -163,16 +164,11 @@ mod tests {
 
     #[test]
     fn pointers_lead_into_the_whole_body() {
+        let of_item = |item, at| pointers(Submission::of_item(item, at, &tools::catalogue()));
         let item = json!({"pipeline": "a", "tags": 1, "lane": "gpu"});
-        assert_eq!(
-            pointers(Submission::of_item(item, "/items/3")),
-            ["/items/3/tags", "/items/3/lane"]
-        );
-        assert_eq!(pointers(Submission::of_item(json!({}), "/items/0")), ["/items/0"]);
-        assert_eq!(
-            pointers(Submission::of_item(json!({"action": 1}), "/items/0")),
-            ["/items/0/action"]
-        );
+        assert_eq!(of_item(item, "/items/3"), ["/items/3/tags", "/items/3/lane"]);
+        assert_eq!(of_item(json!({}), "/items/0"), ["/items/0"]);
+        assert_eq!(of_item(json!({"action": 1}), "/items/0"), ["/items/0/action"]);
         assert_eq!(pointers(Submission::of_pipeline("a".into(), json!([]))), [""]);
     }
 }

@@ -32,3 +32,4 @@ pub mod size;
 pub mod store;
 pub mod takeover;
 pub mod telemetry;
+pub mod tool;

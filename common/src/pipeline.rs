@@ -7,11 +7,11 @@ mod action;
 mod check;
 mod config;
 mod delay;
-mod extent;
+pub(crate) mod extent;
 pub(crate) mod findings;
 mod input;
 pub(crate) mod read;
-mod schema;
+pub(crate) mod schema;
 mod yaml;
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::action::{check_action, check_action_in};
-pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph};
+pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph, stored_graph};
 pub use self::delay::Delay;
 pub use self::input::InputSchema;
 pub use self::yaml::from_yaml;
@@ -41,8 +41,6 @@ pub fn is_lane(text: &str) -> bool {
 
 /// The lane of work that names none.
 pub const DEFAULT_LANE: &str = "default";
-/// The actions that run here.
-pub const ACTIONS: [&str; 3] = ["echo", "call_api", "run_command"];
 
 /// Stands for an id that could not be read. No id is like it.
 pub(crate) const UNREADABLE: &str = "\0";

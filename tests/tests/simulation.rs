@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::context::{RunContext, RunRow};
-use common::graph::Graph;
 use common::job::{Job, Reason, Task};
 use futures::FutureExt;
 use rand::SeedableRng;
@@ -36,8 +35,7 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 
 /// A run of the plan, accepted at `now`.
 fn accepted(definition: &Value, pipeline: Uuid, now: i64) -> Model {
-    let checked = common::pipeline::check(definition).expect("plans are sound");
-    let graph = Graph::compile(checked.definition).expect("plans compile");
+    let graph = common::pipeline::stored_graph(definition).expect("plans are sound");
     let row = RunRow {
         id: Uuid::now_v7(),
         pipeline_id: Some(pipeline),

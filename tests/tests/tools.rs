@@ -1,3 +1,4 @@
-//! What actions do, and what is kept of it.
+//! The tools that actions ask for, as their users meet them.
 
+mod catalogue;
 mod logs;

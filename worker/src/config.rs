@@ -8,8 +8,6 @@ use clap::{Args, Parser, Subcommand};
 use common::config::{self, Broker, Database, ForTests, Log};
 use common::secret;
 
-use crate::node::Commands;
-
 /// Executes nodes: takes jobs from RabbitMQ, and records outcomes in Postgres.
 #[derive(Debug, Parser)]
 #[command(name = "gathering-worker", version)]
@@ -51,9 +49,8 @@ pub(crate) struct WorkerArgs {
     /// The lanes that it serves: `default`, or with the slots of each: `default=48,gpu=16`
     #[arg(long, env = "GATHERING_LANES", default_value = "default", value_name = "LANES")]
     pub(crate) lanes: String,
-    /// The programs that run_command may run: names or paths, separated by commas; `*` for all; none by default
-    #[arg(long, env = "GATHERING_COMMANDS", default_value = "", value_name = "PROGRAMS")]
-    pub(crate) commands: Commands,
+    #[command(flatten)]
+    pub(crate) tools: tools::Settings,
     /// How long it lets node runs end after it was told to stop; then it hands them back
     #[arg(long, env = "GATHERING_DRAIN", default_value = "30s", value_name = "DURATION", value_parser = config::duration)]
     pub(crate) drain: Duration,

@@ -17,11 +17,11 @@ use common::store::{self, Pool, mine, reclaim};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tools::Tools;
 use uuid::Uuid;
 
 use crate::commit::{Assigned, Begun, Claims, Records, Settled, Starts};
 use crate::logs::Logs;
-use crate::node::Tools;
 use crate::presence::Presence;
 use crate::quick::Quickness;
 use crate::registry::{Executing, Jobs};

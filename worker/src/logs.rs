@@ -12,10 +12,10 @@ use common::secret::Mask;
 use common::store;
 use common::store::claim::Claimed;
 use common::store::node_logs::{self, Printed};
+use tools::Log;
 
 use crate::commit::bounded;
 use crate::core::Core;
-use crate::node::Log;
 
 /// How long what was printed waits to be stored.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -6,7 +6,6 @@ mod core;
 mod executor;
 mod intake;
 mod logs;
-mod node;
 mod presence;
 mod quick;
 mod reclaim;

@@ -12,11 +12,11 @@ use common::store::{self, Pool, workers};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tools::Tools;
 use uuid::Uuid;
 
 use crate::config::{OpsAddr, WorkerArgs, lanes};
 use crate::core::{Core, Lane, Worker};
-use crate::node::Tools;
 use crate::registry::Executing;
 use crate::{intake, presence, watch};
 
@@ -34,7 +34,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     let id = Uuid::now_v7();
     let options: store::Options = database.url.reveal().parse()?;
     let pool = store::connect(store::keyed(options), pool_size(&database));
-    let tools = Tools::new(args.commands.clone())?;
+    let tools = Tools::open(args.tools)?;
     let secrets = args.secrets.resolve()?;
 
     // The last things to end: what is recorded while draining is still published.
@@ -45,6 +45,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
         name: name.clone(),
         lanes: slots.keys().cloned().collect(),
         slots: i32::from(total),
+        tools: tools.enabled(),
     };
     if !migrated(&pool, &shutdown).await {
         return Ok(());

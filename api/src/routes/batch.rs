@@ -29,7 +29,7 @@ pub(super) async fn submit(
 ) -> Result<Reply, ApiError> {
     let mut wanted = Vec::new();
     for (index, item) in items(body.value)?.into_iter().enumerate() {
-        let read = Submission::of_item(item, &format!("/items/{index}"));
+        let read = Submission::of_item(item, &format!("/items/{index}"), &app.tools);
         wanted.push(read.map_err(|faults| ApiError::pointed(faults).problem()));
     }
     origin.submit(&app, &body.bytes, wanted, true).await

@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::{
     api_keys, audit_events, auth, batch, docs, events, nodes, pipelines, runs, schedules, secrets,
-    submit, users, validate, workers,
+    submit, tools, users, validate, workers,
 };
 use crate::error::Problem;
 use crate::view::AcceptedRun;
@@ -37,7 +37,7 @@ use crate::view::AcceptedRun;
         schedules::create, schedules::list, schedules::preview, schedules::read, schedules::patch, schedules::delete,
         schedules::pause, schedules::resume, schedules::trigger, schedules::fires, schedules::backfill,
         schedules::backfills, schedules::post_event,
-        workers::list, document, docs::page,
+        tools::list, workers::list, document, docs::page,
         auth::register, auth::token, auth::refresh, auth::logout, auth::password, auth::me,
         api_keys::create, api_keys::list, api_keys::revoke,
         users::create, users::list, users::read, users::change, audit_events::list,

@@ -48,7 +48,7 @@ pub(super) async fn create(
     trail: Trail,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Response, ApiError> {
-    let (definition, checked, lane) = validate::checked(body).await?;
+    let (definition, checked, lane) = validate::checked(&app, body).await?;
     let new = new_version(&definition, &checked, &caller.sub, &lane);
     let mut conn = app.pool.acquire().await?;
     let pipeline = pipelines::create(&mut conn, Uuid::now_v7(), &new).await?;
@@ -117,7 +117,7 @@ pub(super) async fn replace(
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Response, ApiError> {
     let expected = if_match(&headers)?;
-    let (definition, checked, lane) = validate::checked(named(body, &name)?).await?;
+    let (definition, checked, lane) = validate::checked(&app, named(body, &name)?).await?;
     let new = new_version(&definition, &checked, &caller.sub, &lane);
     let mut conn = app.pool.acquire().await?;
     let Some(pipeline) = pipelines::replace(&mut conn, &new, expected).await? else {

@@ -56,7 +56,7 @@ pub(super) async fn create(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
-    let spec = schedule::check(&body.value).map_err(ApiError::pointed)?;
+    let spec = schedule::check(&body.value, &app.tools).map_err(ApiError::pointed)?;
     let id = Uuid::now_v7();
     let mut conn = app.pool.acquire().await?;
     define::create(&mut conn, id, &spec, &caller.sub).await?;
@@ -122,7 +122,7 @@ pub(super) async fn patch(
     let mut tx = app.pool.begin().await?;
     let locked = define::lock(&mut tx, id).await?.ok_or_else(ApiError::no_schedule)?;
     let changed = changed(&locked.spec, body.value)?;
-    let spec = schedule::check(&changed).map_err(ApiError::pointed)?;
+    let spec = schedule::check(&changed, &app.tools).map_err(ApiError::pointed)?;
     locked.replace(&mut tx, &spec).await?;
     tx.commit().await?;
     view(&app, id).await.map(Json)
@@ -176,8 +176,9 @@ mod tests {
     fn a_patch_takes_the_place_of_what_is_there() {
         let body = json!({"name": "a", "kind": "cron", "cron": "@daily", "max_fires": 3, "tags": ["x"],
             "start": {"pipeline": "p", "input": {"a": 1}}});
-        let spec = schedule::check(&body).expect("it is right");
-        let patched = |patch| schedule::check(&changed(&spec, patch).expect("an object"));
+        let tools = tools::catalogue();
+        let spec = schedule::check(&body, &tools).expect("it is right");
+        let patched = |patch| schedule::check(&changed(&spec, patch).expect("an object"), &tools);
         let same = patched(json!({})).expect("it is right");
         assert_eq!(same, spec);
         let other = patched(json!({"max_fires": null, "tags": ["y"], "start": {"action": "echo"}}));

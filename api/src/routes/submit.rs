@@ -118,7 +118,7 @@ pub(super) async fn action(
     origin: Origin,
     body: JsonBody,
 ) -> Result<Reply, ApiError> {
-    let submission = Submission::of_action(body.value).map_err(ApiError::pointed)?;
+    let submission = Submission::of_action(body.value, &app.tools).map_err(ApiError::pointed)?;
     origin.submit_one(&app, &body.bytes, submission).await
 }
 

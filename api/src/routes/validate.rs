@@ -1,14 +1,17 @@
 //! Checking definitions.
 
 use axum::Json;
+use axum::extract::State;
 use common::graph::Graph;
 use common::pipeline::{self, Checked, Refused};
 use common::problem::Pointed;
+use common::tool::Catalogue;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::pipelines::start_lane;
+use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::extract::DefinitionBody;
 
@@ -29,9 +32,10 @@ pub(super) struct Validation {
     request_body(content((Value = "application/json"), (String = "application/yaml"))),
     responses((status = 200, body = Validation), (status = 400, body = Problem)))]
 pub(super) async fn validate(
+    State(app): State<App>,
     DefinitionBody(body): DefinitionBody,
 ) -> Result<Json<Validation>, ApiError> {
-    let validation = off_thread(move || match check(&body) {
+    let validation = off_thread(move || match check(&body, &app.tools) {
         Ok((checked, graph)) => {
             let id = |ix: &u32| graph.node(*ix).node.id.clone();
             let order = graph.order().iter().map(id).collect();
@@ -45,8 +49,9 @@ pub(super) async fn validate(
 }
 
 /// The definition, as it was read, and the lane where its runs start; or all that is wrong with it.
-pub(super) async fn checked(body: Value) -> Result<(Value, Checked, String), ApiError> {
-    off_thread(move || match check(&body) {
+pub(super) async fn checked(app: &App, body: Value) -> Result<(Value, Checked, String), ApiError> {
+    let tools = app.tools.clone();
+    off_thread(move || match check(&body, &tools) {
         Ok((checked, graph)) => Ok((body, checked, start_lane(&graph))),
         Err(refused) => Err(ApiError::pointed(refused.errors)),
     })
@@ -54,8 +59,8 @@ pub(super) async fn checked(body: Value) -> Result<(Value, Checked, String), Api
 }
 
 /// Also what only the api refuses: a name that its own addresses take.
-fn check(body: &Value) -> Result<(Checked, Graph), Refused> {
-    let mut checked = pipeline::check(body);
+fn check(body: &Value, tools: &Catalogue) -> Result<(Checked, Graph), Refused> {
+    let mut checked = pipeline::check(body, tools);
     if body.get("name").is_some_and(|name| name == "validate") {
         let taken =
             Pointed::new("/name", "is taken by the address /v1/pipelines/validate; choose another");

@@ -20,6 +20,8 @@ pub(super) struct WorkerView {
     lanes: Vec<String>,
     /// How many node runs it executes at a time.
     slots: i32,
+    /// The tools that are enabled on it.
+    tools: Vec<String>,
     /// Whether its session holds its lock: if not, it is dead, or cut off from the database.
     alive: bool,
     started_at: Stamp,
@@ -44,6 +46,7 @@ pub(super) async fn list(
         name: worker.name,
         lanes: worker.lanes,
         slots: worker.slots,
+        tools: worker.tools,
         alive: worker.alive,
         started_at: Stamp(worker.started_at),
     };

@@ -9,6 +9,7 @@ use super::findings::Findings;
 use super::{Definition, InputSchema, UNREADABLE, config, read};
 use crate::graph::Graph;
 use crate::problem::{Pointed, unstorable};
+use crate::tool::Catalogue;
 
 /// The largest definition, as compact JSON.
 pub const MOST_BYTES: usize = 4 << 20;
@@ -34,18 +35,28 @@ pub struct Refused {
     pub warnings: Vec<Pointed>,
 }
 
-/// Reads a definition, and finds everything that is wrong with it.
-pub fn check(value: &Value) -> Result<Checked, Refused> {
-    check_graph(value)
+/// Reads a definition, and finds everything that is wrong with it, also with what it gives to `tools`.
+pub fn check(value: &Value, tools: &Catalogue) -> Result<Checked, Refused> {
+    check_graph(value, tools)
         .map(|(graph, warnings)| Checked { definition: graph.into_definition(), warnings })
 }
 
 /// As [`check`], for those who want the graph as well: it was compiled anyway.
-pub fn check_graph(value: &Value) -> Result<(Graph, Vec<Pointed>), Refused> {
+pub fn check_graph(value: &Value, tools: &Catalogue) -> Result<(Graph, Vec<Pointed>), Refused> {
+    compiled(value, Some(tools))
+}
+
+/// Compiles a definition that was checked when it was stored. Whether its tools are there, and take what they are given,
+/// is asked again where they are executed: a process need not know them to go on with a run.
+pub fn stored_graph(stored: &Value) -> Result<Graph, Vec<Pointed>> {
+    compiled(stored, None).map(|(graph, _)| graph).map_err(|refused| refused.errors)
+}
+
+fn compiled(value: &Value, tools: Option<&Catalogue>) -> Result<(Graph, Vec<Pointed>), Refused> {
     let mut findings = Findings::default();
     stores(value, &mut findings);
     let graph = read::definition(value, &mut findings).and_then(|definition| {
-        meaning(&definition, &mut findings);
+        meaning(&definition, tools, &mut findings);
         Graph::compile(definition).map_err(|errors| findings.errors.extend(errors)).ok()
     });
     let Findings { errors, warnings } = findings;
@@ -95,7 +106,7 @@ impl io::Write for Room {
 }
 
 /// What the fields mean, each by itself; the graph sees to what they mean together.
-fn meaning(definition: &Definition, findings: &mut Findings) {
+fn meaning(definition: &Definition, tools: Option<&Catalogue>, findings: &mut Findings) {
     if let Some(schema) = &definition.input_schema
         && let Err(errors) = InputSchema::compile(schema)
     {
@@ -104,7 +115,8 @@ fn meaning(definition: &Definition, findings: &mut Findings) {
         }
     }
     for (ix, node) in definition.nodes.iter().enumerate() {
-        config::check(node, &format!("/nodes/{ix}/config"), definition.timeout, findings);
+        let pointer = format!("/nodes/{ix}/config");
+        config::check(node, &pointer, definition.timeout, tools, findings);
     }
     loose_ends(definition, findings);
 }

@@ -16,7 +16,7 @@ const MOST_SUBSCHEMAS: usize = 5_000;
 const DEEPEST: usize = 100;
 
 /// What is wrong with a schema's references; pointers lead into the schema.
-pub(super) fn check(schema: &Value) -> Vec<Pointed> {
+pub(crate) fn check(schema: &Value) -> Vec<Pointed> {
     let mut extent = Extent { root: schema, known: HashMap::new(), depth: 0, errors: Vec::new() };
     let size = extent.size(schema, "");
     if size > MOST_SUBSCHEMAS && extent.errors.is_empty() {

@@ -30,6 +30,6 @@ impl InputSchema {
             return Vec::new();
         }
         let errors = self.0.iter_errors(input);
-        errors.flat_map(|error| schema::pointed(&error, None)).take(MOST_ERRORS).collect()
+        errors.flat_map(|error| schema::pointed(&error, None, None)).take(MOST_ERRORS).collect()
     }
 }

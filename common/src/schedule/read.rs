@@ -15,6 +15,7 @@ use crate::expression::Expression;
 use crate::pipeline::findings::{Fields, Findings};
 use crate::pipeline::read;
 use crate::problem::{Pointed, quoted, unstorable};
+use crate::tool::Catalogue;
 
 /// The longest name.
 const LONGEST_NAME: usize = 128;
@@ -50,8 +51,8 @@ const FIELDS: [&str; 20] = [
     "max_consecutive_failures",
 ];
 
-/// Reads and checks a schedule.
-pub fn check(body: &Value) -> Result<Spec, Vec<Pointed>> {
+/// Reads and checks a schedule, also what it gives to one of `tools`.
+pub fn check(body: &Value, tools: &Catalogue) -> Result<Spec, Vec<Pointed>> {
     let mut findings = Findings::default();
     if let Some(pointer) = unstorable(body) {
         findings
@@ -60,7 +61,7 @@ pub fn check(body: &Value) -> Result<Spec, Vec<Pointed>> {
     let spec = spec(body, &mut findings);
     if let Some(spec) = &spec
         && findings.errors.is_empty()
-        && let Err(errors) = compile(spec)
+        && let Err(errors) = compile(spec, Some(tools))
     {
         findings.errors.extend(errors);
     }
@@ -70,15 +71,19 @@ pub fn check(body: &Value) -> Result<Spec, Vec<Pointed>> {
     }
 }
 
-/// The parts of a schedule that are compiled: when it fires, on which condition, and what it starts.
-pub fn compile(spec: &Spec) -> Result<(Rule, Option<Expression>, Starter), Vec<Pointed>> {
+/// The parts of a schedule that are compiled: when it fires, on which condition, and what it starts. Without `tools`,
+/// what an action is given is taken on trust: whoever defined it has checked it, and the worker will.
+pub fn compile(
+    spec: &Spec,
+    tools: Option<&Catalogue>,
+) -> Result<(Rule, Option<Expression>, Starter), Vec<Pointed>> {
     let mut errors = Vec::new();
     let rule = times::rule(spec).map_err(|error| errors.push(error)).ok();
     let condition = spec.condition.as_deref().and_then(|source| {
         let compiled = Expression::compile_condition(source);
         compiled.map_err(|error| errors.push(Pointed::new("/condition", error))).ok()
     });
-    let starter = Starter::compile(spec).map_err(|found| errors.extend(found)).ok();
+    let starter = Starter::compile(spec, tools).map_err(|found| errors.extend(found)).ok();
     match (rule, starter) {
         (Some(rule), Some(starter)) if errors.is_empty() => Ok((rule, condition, starter)),
         _ => Err(errors),

@@ -8,6 +8,7 @@ use crate::clock::{self, Instant};
 use crate::expression::{Expression, Names, NoOutputs, Scope, Template, is_marked};
 use crate::pipeline::{self, Node};
 use crate::problem::{Pointed, unstorable};
+use crate::tool::Catalogue;
 
 /// The largest input that a fire's templates may come to, in bytes: as much as a request may carry.
 const LARGEST: usize = 1024 * 1024;
@@ -19,6 +20,8 @@ pub struct Starter {
     /// What the action's node is read from, without its input.
     action: Option<Map<String, Value>>,
     pipeline: Option<String>,
+    /// What an action is checked against; none: nothing here.
+    tools: Option<Catalogue>,
 }
 
 /// The circumstances of one fire.
@@ -53,7 +56,7 @@ pub enum Started {
 
 impl Starter {
     /// Compiles the templates, and checks an action as far as it is known before it is rendered.
-    pub fn compile(spec: &Spec) -> Result<Self, Vec<Pointed>> {
+    pub fn compile(spec: &Spec, tools: Option<&Catalogue>) -> Result<Self, Vec<Pointed>> {
         let (input, action, pipeline) = match &spec.start {
             Start::Pipeline { pipeline, input } => (input, None, Some(pipeline.clone())),
             Start::Action { action, input, timeout, lane } => {
@@ -76,7 +79,7 @@ impl Starter {
         if let Some(action) = &action {
             let mut body = action.clone();
             body.insert("input".to_owned(), input.clone());
-            let checked = pipeline::check_action_in(&Value::Object(body), Names::Fire);
+            let checked = pipeline::check_action_in(&Value::Object(body), Names::Fire, tools);
             checked.map_err(|errors| errors.into_iter().map(below_start).collect::<Vec<_>>())?;
         }
         let at_input =
@@ -89,7 +92,7 @@ impl Starter {
             let detail = "`event` is there only in a schedule of the kind `event`";
             return Err(vec![Pointed::new(format!("/start/input{}", spot.pointer), detail)]);
         }
-        Ok(Self { input: template, action, pipeline })
+        Ok(Self { input: template, action, pipeline, tools: tools.cloned() })
     }
 
     /// What a fire starts. The error says why nothing.
@@ -108,8 +111,9 @@ impl Starter {
             (None, Some(action)) => {
                 let mut body = action.clone();
                 body.insert("input".to_owned(), literal(input.clone()));
-                let node =
-                    pipeline::check_action(&Value::Object(body)).map_err(|errors| said(&errors))?;
+                let (body, tools) = (Value::Object(body), self.tools.as_ref());
+                let node = pipeline::check_action_in(&body, Names::Run, tools)
+                    .map_err(|errors| said(&errors))?;
                 Ok(Started::Action { node: Box::new(node), input })
             }
             (None, None) => Err("it starts nothing".to_owned()),

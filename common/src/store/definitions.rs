@@ -100,8 +100,7 @@ impl Definitions {
 }
 
 fn compile(stored: &Value) -> Result<Graph, String> {
-    let checked = pipeline::check(stored).map_err(|refused| unreadable(&refused.errors))?;
-    Graph::compile(checked.definition).map_err(|errors| unreadable(&errors))
+    pipeline::stored_graph(stored).map_err(|errors| unreadable(&errors))
 }
 
 /// The graph of a single action.

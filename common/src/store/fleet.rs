@@ -16,6 +16,8 @@ pub struct Worker {
     pub lanes: Vec<String>,
     /// How many node runs it executes at a time.
     pub slots: i32,
+    /// The tools that are enabled on it.
+    pub tools: Vec<String>,
     /// Whether its session holds its lock.
     pub alive: bool,
     /// When it started.
@@ -26,7 +28,7 @@ pub struct Worker {
 pub async fn workers(pool: &PgPool) -> Result<Vec<Worker>, sqlx::Error> {
     sqlx::query_as!(
         Worker,
-        r#"select w.id, w.name, w.lanes, w.slots, w.started_at,
+        r#"select w.id, w.name, w.lanes, w.slots, w.tools, w.started_at,
                exists (
                    select from pg_locks l
                    where l.locktype = 'advisory' and l.granted and l.objsubid = 1

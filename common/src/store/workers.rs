@@ -19,6 +19,8 @@ pub struct Presence {
     pub lanes: Vec<String>,
     /// Node runs that it executes at a time.
     pub slots: i32,
+    /// The tools that are enabled on it.
+    pub tools: Vec<String>,
 }
 
 /// Takes the worker's lock for this session, and writes since when it is held. False when another session holds it.
@@ -29,13 +31,14 @@ pub async fn appear(conn: &mut PgConnection, who: &Presence) -> Result<bool, sql
             .await?;
     if taken {
         sqlx::query!(
-            "insert into workers (id, lock_key, name, lanes, slots) values ($1, $2, $3, $4, $5)
+            "insert into workers (id, lock_key, name, lanes, slots, tools) values ($1, $2, $3, $4, $5, $6)
              on conflict (id) do update set locked_at = clock_timestamp(), stopped_at = null",
             who.id,
             lock_key(who.id),
             who.name,
             &who.lanes,
-            who.slots
+            who.slots,
+            &who.tools
         )
         .execute(conn)
         .await?;

@@ -231,8 +231,13 @@ impl Mirror {
             };
             self.locks.insert(id, conn);
         }
-        let who =
-            workers::Presence { id, name: String::new(), lanes: vec![LANE.to_owned()], slots: 1 };
+        let who = workers::Presence {
+            id,
+            name: String::new(),
+            lanes: vec![LANE.to_owned()],
+            slots: 1,
+            tools: vec![],
+        };
         let conn = self.locks.get_mut(&id).expect("it is there");
         // A thaw takes a lock that may never have been lost.
         sqlx::query("select pg_advisory_unlock_all()").execute(&mut *conn).await.expect("freed");

@@ -8,11 +8,11 @@ use common::pipeline::Breaker;
 use common::store::breakers::{self, Admission};
 use common::store::claim::Claimed;
 use common::store::record::Outcome;
+use tools::Failure;
 use uuid::Uuid;
 
 use super::perform::Ended;
 use crate::core::Worker;
-use crate::node::Failure;
 
 /// How long after a node's time-out a probe is taken for lost.
 const PROBE_SLACK: Duration = Duration::from_secs(30);

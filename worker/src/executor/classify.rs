@@ -10,10 +10,10 @@ use common::store::claim::Claimed;
 use common::store::outputs;
 use common::store::record::Outcome;
 use serde_json::Value;
+use tools::Failure;
 
 use super::perform::Ended;
 use crate::core::Worker;
-use crate::node::Failure;
 use crate::registry::{Stop, Why};
 
 /// The largest output, as JSON text, in bytes.

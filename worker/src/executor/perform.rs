@@ -9,14 +9,14 @@ use common::store::claim::Claimed;
 use common::telemetry::Traceparent;
 use futures::FutureExt;
 use serde_json::{Value, json};
+use tools::{Context, Failure, Log};
 
 use super::prepare::Work;
 use crate::core::Worker;
-use crate::node::{self, Context, Failure, Log};
 use crate::registry::Stop;
 
 /// What a node gets to end by itself after it was told to, before it is dropped.
-const GRACE: Duration = node::GRACE.saturating_add(Duration::from_secs(1));
+const GRACE: Duration = tools::GRACE.saturating_add(Duration::from_secs(1));
 
 /// How long what has to run alone waits for the worker's other node runs to end.
 pub(super) const QUIET_WITHIN: Duration = Duration::from_secs(30);
@@ -55,7 +55,9 @@ pub(super) async fn perform(
             let waiting = json!({ "until": common::clock::text(&at) });
             Err(Ended::Waits { waiting, after: Duration::ZERO, at: Some(at) })
         }
-        Work::Action(action, input) => logged(worker, claimed, stop, &action, input, mask).await,
+        Work::Action(action, input) => {
+            logged(worker, claimed, stop, (action.as_str(), input), mask).await
+        }
     }
 }
 
@@ -64,13 +66,13 @@ async fn logged(
     worker: &Arc<Worker>,
     claimed: &Claimed,
     stop: &Stop,
-    action: &str,
-    input: Value,
+    asked: (&str, Value),
     mask: &Mask,
 ) -> Result<Value, Ended> {
     let log = worker.logs.open(mask);
+    let context = context(claimed, stop, mask, &log);
     let acted = async {
-        let result = act(worker, claimed, stop, action, input, &log).await;
+        let result = act(worker, claimed, stop, asked, context).await;
         log.close();
         result
     };
@@ -82,13 +84,11 @@ async fn act(
     worker: &Arc<Worker>,
     claimed: &Claimed,
     stop: &Stop,
-    action: &str,
-    input: Value,
-    log: &Log,
+    (action, input): (&str, Value),
+    context: Context,
 ) -> Result<Value, Ended> {
     let timeout = claimed.context.graph.node(claimed.node).node.timeout;
-    let context = context(claimed, stop, log);
-    let execution = AssertUnwindSafe(node::execute(&worker.tools, action, input, &context));
+    let execution = AssertUnwindSafe(worker.tools.execute(action, input, &context));
     let mut execution = std::pin::pin!(execution.catch_unwind());
     let ended = tokio::select! {
         biased;
@@ -124,16 +124,15 @@ fn settled(
     }
 }
 
-fn context(claimed: &Claimed, stop: &Stop, log: &Log) -> Context {
+fn context(claimed: &Claimed, stop: &Stop, mask: &Mask, log: &Log) -> Context {
     let run = &claimed.context;
     let traceparent = run.traceparent.as_deref().and_then(|text| text.parse::<Traceparent>().ok());
     Context {
-        run: run.id,
-        node: claimed.id().to_owned(),
-        attempt: claimed.attempt,
-        idempotency_key: format!("{}/{}", run.id, claimed.id()),
         traceparent: traceparent.map(|parent| parent.child().to_string()),
+        pipeline: run.pipeline.clone(),
+        mask: mask.clone(),
         cancel: stop.token().child_token(),
         log: log.clone(),
+        ..Context::of(run.id, claimed.id(), claimed.attempt)
     }
 }

@@ -7,10 +7,10 @@ use common::secret::Mask;
 use common::store;
 use common::store::secrets;
 use serde_json::{Map, Value};
+use tools::Failure;
 
 use super::perform::Ended;
 use crate::core::Worker;
-use crate::node::Failure;
 
 /// The secrets of these names, as an object, and what hides them. They are read at each attempt, so that a new value
 /// counts at once. An error is permanent.

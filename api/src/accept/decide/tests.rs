@@ -3,8 +3,12 @@ use common::pipeline::InputSchema;
 use super::*;
 use crate::submission::Submission;
 
+fn action() -> Submission {
+    Submission::of_action(json!({"action": "echo"}), &tools::catalogue()).expect("it is right")
+}
+
 fn echo(key: Option<(&str, &str)>) -> Asked {
-    asked(vec![Submission::of_action(json!({"action": "echo"})).expect("it is right")], key, false)
+    asked(vec![action()], key, false)
 }
 
 fn of_pipeline(input: Value) -> Asked {
@@ -133,10 +137,8 @@ fn unknown_paused_and_invalid_are_refused_each_for_itself() {
 
 #[test]
 fn a_list_is_answered_item_by_item() {
-    let submissions = vec![
-        Submission::of_action(json!({"action": "echo"})).expect("it is right"),
-        Submission::of_pipeline("gone".into(), json!({})).expect("it is right"),
-    ];
+    let submissions =
+        vec![action(), Submission::of_pipeline("gone".into(), json!({})).expect("it is right")];
     let asked = [asked(submissions, None, true)];
     let mut round = round(&asked);
     round.decide(&Known::default());

@@ -2,16 +2,19 @@
 
 use serde_json::{Value, json};
 
+use crate::expression::Names;
 use crate::graph::Graph;
 use crate::pipeline::*;
+use crate::tool::tests::catalogue;
 
 #[test]
 fn a_single_action_becomes_a_node() {
-    let node = check_action(&json!({
+    let tools = catalogue();
+    let body = json!({
         "action": "call_api", "input": {"url": "https://a/{{ run.id }}"}, "retry": {"max_attempts": 1},
         "timeout": "3s", "lane": "web",
-    }))
-    .unwrap();
+    });
+    let node = check_action(&body, &tools).unwrap();
     assert_eq!((node.id.as_str(), node.node_type), ("call_api", NodeType::Action));
     assert_eq!((node.action(), node.lane.as_str()), (Some("call_api"), "web"));
     assert_eq!(
@@ -26,15 +29,18 @@ fn a_single_action_becomes_a_node() {
     assert_eq!(serde_json::from_value::<Node>(stored).unwrap(), node);
     let graph = Graph::single(node).unwrap();
     assert_eq!((graph.len(), graph.roots(), graph.sinks()), (1, &[0][..], &[0][..]));
-    assert!(check_action(&json!({"action": "echo"})).is_ok());
-    assert!(check_action(&json!({"action": "echo", "input": null})).is_ok());
+    assert!(check_action(&json!({"action": "echo"}), &tools).is_ok());
+    assert!(check_action(&json!({"action": "echo", "input": null}), &tools).is_ok());
+    let unknown = json!({"action": "send_pigeon", "input": {"to": 1}});
+    assert!(check_action(&unknown, &tools).is_err());
+    assert!(check_action_in(&unknown, Names::Run, None).is_ok(), "on trust");
 }
 
 #[test]
 fn a_wrong_action_is_named_in_the_request() {
     for (body, pointer, words) in [
         (json!([]), "", "must be an object"),
-        (json!({}), "/action", "missing; give one of `echo`"),
+        (json!({}), "/action", "missing; give one of `call_api`, `echo`"),
         (json!({"action": 1}), "/action", "must be a string"),
         (json!({"action": "run_task"}), "/action", "`run_task` cannot run here"),
         (json!({"action": "echo", "input": [1]}), "/input", "must be an object"),
@@ -59,7 +65,7 @@ fn a_wrong_action_is_named_in_the_request() {
             "must be followed by a name",
         ),
     ] {
-        let found = check_action(&body).unwrap_err();
+        let found = check_action(&body, &catalogue()).unwrap_err();
         assert!(
             found.iter().any(|error| error.pointer == pointer && error.detail.contains(words)),
             "{body}: {found:#?}"

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{errors, with};
 use crate::pipeline::check;
+use crate::tool::tests::catalogue;
 
 #[test]
 fn limits_are_kept() {
@@ -47,9 +48,10 @@ fn large_definitions_are_checked_quickly() {
         .map(|(from, to)| json!({"from": id(from), "to": id(to)}))
         .collect();
     let mut definition = json!({"name": "big", "nodes": chain, "edges": edges});
+    let tools = catalogue();
     let time = |definition: &Value| {
         let started = Instant::now();
-        let outcome = check(definition);
+        let outcome = check(definition, &tools);
         (outcome, started.elapsed())
     };
     let (outcome, taken) = time(&definition);

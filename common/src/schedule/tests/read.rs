@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::at;
 use crate::clock::text;
 use crate::schedule::{Misfire, Overlap, Spec, check, preview};
+use crate::tool::tests::catalogue;
 
 fn with(change: Value) -> Value {
     let mut body = json!({
@@ -20,18 +21,19 @@ fn with(change: Value) -> Value {
 }
 
 fn pointers(body: &Value) -> Vec<String> {
-    check(body).unwrap_err().into_iter().map(|error| error.pointer).collect()
+    check(body, &catalogue()).unwrap_err().into_iter().map(|error| error.pointer).collect()
 }
 
 #[test]
 fn a_schedule_has_defaults_and_is_read_back() {
-    let spec = check(&with(json!({}))).unwrap();
+    let spec = check(&with(json!({})), &catalogue()).unwrap();
     assert_eq!((spec.misfire, spec.overlap), (Misfire::FireOnce, Overlap::Skip));
     assert_eq!((spec.misfire_grace, spec.max_catch_up), (Duration::from_secs(60), 100));
     let stored = serde_json::to_value(&spec).unwrap();
     assert_eq!(serde_json::from_value::<Spec>(stored.clone()).unwrap(), spec);
-    assert_eq!(check(&stored).unwrap(), spec, "what is shown can be sent again");
-    let listens = check(&with(json!({"kind": "event", "cron": null, "event_type": "order.*"})));
+    assert_eq!(check(&stored, &catalogue()).unwrap(), spec, "what is shown can be sent again");
+    let listens = with(json!({"kind": "event", "cron": null, "event_type": "order.*"}));
+    let listens = check(&listens, &catalogue());
     assert_eq!(
         listens.unwrap().overlap,
         Overlap::Allow,

@@ -6,10 +6,11 @@ use uuid::Uuid;
 use super::at;
 use crate::expression::{NoOutputs, Scope, Template};
 use crate::schedule::{Occasion, Started, check, compile, is_met};
+use crate::tool::tests::catalogue;
 
 fn start(body: Value, event: Value) -> Result<Started, String> {
-    let spec = check(&body).unwrap();
-    let (_, _, starter) = compile(&spec).unwrap();
+    let spec = check(&body, &catalogue()).unwrap();
+    let (_, _, starter) = compile(&spec, Some(&catalogue())).unwrap();
     let occasion =
         Occasion { schedule: Uuid::nil(), fire_at: at("2026-01-02T03:04:05Z"), event: &event };
     starter.start(&spec, occasion)
@@ -73,8 +74,8 @@ fn a_condition_is_over_the_event() {
     let met = |condition: &str, data: Value| {
         let mut body = listener(json!({"pipeline": "p"}));
         body["condition"] = json!(condition);
-        let spec = check(&body).unwrap();
-        let (_, condition, _) = compile(&spec).unwrap();
+        let spec = check(&body, &catalogue()).unwrap();
+        let (_, condition, _) = compile(&spec, Some(&catalogue())).unwrap();
         let event = json!({"type": "x", "data": data});
         let occasion =
             Occasion { schedule: Uuid::nil(), fire_at: at("2026-01-02T03:04:05Z"), event: &event };

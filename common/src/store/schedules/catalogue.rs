@@ -88,7 +88,7 @@ impl Catalogue {
         let mut loaded = HashMap::with_capacity(rows.len());
         for row in rows {
             if let Some(Json(spec)) = row.spec {
-                match compile(&spec) {
+                match compile(&spec, None) {
                     Ok((rule, condition, starter)) => {
                         let (revision, created_by) = (row.revision, row.created_by);
                         let known = Known { spec, rule, condition, starter, created_by, revision };

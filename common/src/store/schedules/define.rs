@@ -44,7 +44,7 @@ fn next(
     anchor: Instant,
     now: Instant,
 ) -> Result<Option<Next>, Vec<Pointed>> {
-    let (rule, ..) = compile(spec)?;
+    let (rule, ..) = compile(spec, None)?;
     let bounds = spec.bounds(anchor);
     let next = Planner { schedule: id, rule: &rule, bounds, lateness: spec.lateness() }.next(now);
     let past = |field: &str| vec![Pointed::new(field, "is in the past: it would never fire")];

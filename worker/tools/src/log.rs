@@ -12,7 +12,7 @@ const PAGE: usize = 16 * 1024;
 
 /// A handle to the log. Whatever is printed is masked and bounded; nothing of this ever blocks or fails.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Log(Option<Arc<Inner>>);
+pub struct Log(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -31,13 +31,13 @@ struct State {
 
 impl Log {
     /// One that keeps up to `limit` bytes. The default keeps nothing.
-    pub(crate) fn new(limit: usize, mask: Mask) -> Self {
+    pub fn new(limit: usize, mask: Mask) -> Self {
         let state = Mutex::default();
         Self(Some(Arc::new(Inner { limit, mask, state, due: Notify::new() })))
     }
 
     /// Prints bytes, as a program does: lines end where they have an end.
-    pub(crate) fn print(&self, stream: Stream, bytes: &[u8]) {
+    pub fn print(&self, stream: Stream, bytes: &[u8]) {
         let Some(inner) = &self.0 else { return };
         let mut state = inner.lock();
         if state.closed || bytes.is_empty() || inner.limit == 0 {
@@ -56,19 +56,19 @@ impl Log {
     }
 
     /// Says a sentence of the tool's own.
-    pub(crate) fn say(&self, text: impl AsRef<str>) {
+    pub fn say(&self, text: impl AsRef<str>) {
         if self.0.is_some() {
             self.print(Stream::Log, format!("{}\n", text.as_ref()).as_bytes());
         }
     }
 
-    /// What is to be stored now.
-    pub(crate) fn take(&self) -> Option<Page> {
+    /// What is to be stored now; none when nothing is new.
+    pub fn take(&self) -> Option<Page> {
         self.0.as_ref()?.lock().book.as_mut()?.take(Instant::now())
     }
 
     /// Nothing more is taken; what has no line end is a line now.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let Some(inner) = &self.0 else { return };
         let mut state = inner.lock();
         if std::mem::replace(&mut state.closed, true) {
@@ -81,12 +81,13 @@ impl Log {
         inner.due.notify_one();
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether nothing more is taken.
+    pub fn is_closed(&self) -> bool {
         self.0.as_ref().is_none_or(|inner| inner.lock().closed)
     }
 
     /// Returns when something was printed for the first time, a page is full, or nothing more comes.
-    pub(crate) async fn due(&self) {
+    pub async fn due(&self) {
         if let Some(inner) = &self.0 {
             inner.due.notified().await;
         }

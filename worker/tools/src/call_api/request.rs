@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::expected::Expected;
-use crate::node::scalar::{Scalar, Scalars};
-use crate::node::{Context, Failure};
+use crate::input::{Scalar, Scalars};
+use crate::{Context, Failure};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use common::secret::Mask;
 use encoding_rs::{Encoding, UTF_8};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER, SET_COOKIE};
 use reqwest::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::chain;
-use crate::node::{Failure, Outcome, head};
+use crate::outcome::head;
+use crate::{Failure, Outcome};
 
 /// How much of a refusal's body a message quotes, in characters.
 const QUOTED: usize = 500;
@@ -50,7 +52,7 @@ pub(super) async fn output(mut response: Response, limit: u64, label: &str) -> O
 }
 
 /// A status that is not expected: typed by what another attempt could change.
-pub(super) async fn failure(mut response: Response, label: &str) -> Failure {
+pub(super) async fn failure(mut response: Response, label: &str, mask: &Mask) -> Failure {
     let status = response.status();
     let mut bytes = Vec::new();
     let excerpt = async {
@@ -66,7 +68,8 @@ pub(super) async fn failure(mut response: Response, label: &str) -> Failure {
     let _ = tokio::time::timeout(PATIENCE, excerpt).await;
     let (text, _) =
         charset(response.headers()).unwrap_or(UTF_8).decode_without_bom_handling(&bytes);
-    let text = text.replace('\0', "\u{fffd}");
+    // Masked before it is cut: half a secret would not be found afterwards.
+    let text = mask.text(&text.replace('\0', "\u{fffd}"));
     let mut message = format!("{label} answered {status}");
     if !text.trim().is_empty() {
         message = format!("{message}: {}", head(text.trim(), QUOTED));

@@ -5,7 +5,7 @@ use reqwest::{Client, Method, Request, Response, StatusCode};
 
 use super::expected::Expected;
 use super::{chain, label};
-use crate::node::Failure;
+use crate::Failure;
 
 const MOST: usize = 10;
 

@@ -27,6 +27,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use common::node_log::Stream;
+use common::secret::Mask;
+use common::tool::{Needs, Spec};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -34,12 +38,82 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 use self::capture::Capture;
+use self::commands::{Commands, Programs};
 use self::group::Group;
-use super::scalar::Scalar;
-use super::{Context, Failure, Outcome, tail};
+use crate::input::{self, Scalar};
+use crate::outcome::tail;
+use crate::tool::{Availability, BuiltIn, Shared, Tool, spec};
+use crate::{Context, Failure, Outcome};
 
-pub(crate) use self::commands::Commands;
-pub(super) use self::commands::Programs;
+/// The settings of `run_command`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunCommandSettings {
+    /// The programs that run_command may run: names or paths, separated by commas; `*` for all; none by default
+    #[arg(long, env = "GATHERING_COMMANDS", default_value = "", value_name = "PROGRAMS")]
+    commands: Commands,
+}
+
+pub(crate) struct RunCommand {
+    programs: Programs,
+}
+
+impl Tool for RunCommand {
+    fn availability(&self) -> Availability {
+        if self.programs.are_none() {
+            return Availability::Disabled {
+                why: "no program may run on it".to_owned(),
+                mend: "its operator lists those that may in GATHERING_COMMANDS".to_owned(),
+            };
+        }
+        Availability::Enabled
+    }
+
+    fn execute<'a>(&'a self, input: Value, context: &'a Context) -> BoxFuture<'a, Outcome> {
+        run(&self.programs, input, context).boxed()
+    }
+}
+
+impl BuiltIn for RunCommand {
+    type Settings = RunCommandSettings;
+
+    fn spec() -> Spec {
+        let scalar = json!({"type": ["string", "number", "boolean"], "description": "a string, a number or a boolean"});
+        let schema = json!({
+            "type": "object",
+            "required": ["argv"],
+            "additionalProperties": false,
+            "properties": {
+                "argv": {
+                    "type": "array", "minItems": 1, "items": scalar,
+                    "description": "a list: the program, and its arguments",
+                },
+                "env": {"type": "object", "additionalProperties": scalar, "description": "an object of strings"},
+                "stdin": {"type": ["string", "number", "boolean", "null"], "description": "a string"},
+                "cwd": {"type": ["string", "null"], "pattern": "^/|\\{[{%]", "description": "an absolute path"},
+                "output_limit": {
+                    "type": "integer", "minimum": 0, "maximum": 16 * MIB,
+                    "description": "a number of bytes up to 16777216 (16 MiB)",
+                },
+                "ok_exit_codes": {
+                    "type": "array", "description": "a list of exit codes",
+                    "items": {"type": "integer", "minimum": 0, "maximum": 255, "description": "an exit code from 0 to 255"},
+                },
+            },
+        });
+        let needs = Needs::setting(
+            "GATHERING_COMMANDS",
+            "the operator of a worker lists the programs that may run on it; none by default",
+        );
+        spec("run_command", DESCRIPTION, schema, Some(needs))
+    }
+
+    fn open(settings: RunCommandSettings, _: &Shared) -> anyhow::Result<Self> {
+        Ok(Self { programs: Programs::new(settings.commands) })
+    }
+}
+
+const DESCRIPTION: &str = "Runs one program, without a shell, and returns `{exit_code, stdout, stderr}`, and `json` when \
+     stdout is JSON. Any other exit code than those that are fine is retried.";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,8 +144,8 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 /// How much of a failed program's words a message quotes, in characters.
 const QUOTED: usize = 500;
 
-pub(super) async fn run(programs: &Programs, input: Value, context: &Context) -> Outcome {
-    let config: Config = super::config("run_command", input)?;
+async fn run(programs: &Programs, input: Value, context: &Context) -> Outcome {
+    let config: Config = input::read("run_command", input)?;
     let Config { argv, env, stdin, cwd, output_limit, ok_exit_codes } = config;
     let argv: Vec<_> = argv.into_iter().map(Scalar::into_text).collect();
     let env: Vec<_> = env.into_iter().map(|(name, value)| (name, value.into_text())).collect();
@@ -96,7 +170,7 @@ pub(super) async fn run(programs: &Programs, input: Value, context: &Context) ->
         tokio::join!(feed, out, err)
     };
     let status = follow(&mut child, group, streams, context).await?;
-    outcome(&argv[0], status, &ok_exit_codes, stdout, stderr)
+    outcome(&argv[0], status, &ok_exit_codes, [stdout, stderr], &context.mask)
 }
 
 fn command(
@@ -197,8 +271,8 @@ fn outcome(
     name: &str,
     status: ExitStatus,
     ok: &[i32],
-    stdout: Capture,
-    stderr: Capture,
+    [stdout, stderr]: [Capture; 2],
+    mask: &Mask,
 ) -> Outcome {
     let json = stdout.json();
     let streams = [("stdout", stdout.into_text()), ("stderr", stderr.into_text())];
@@ -209,7 +283,9 @@ fn outcome(
             Some(signal) => format!("was killed by signal {signal}"),
             None => format!("exited with {}", status.code().unwrap_or_default()),
         };
-        let words = words.map_or(String::new(), |words| format!(": {}", tail(words, QUOTED)));
+        // Masked before it is cut: half a secret would not be found afterwards.
+        let words = words.map(|words| mask.text(words)).unwrap_or_default();
+        let words = if words.is_empty() { words } else { format!(": {}", tail(&words, QUOTED)) };
         return Err(Failure::retryable(format!(
             "`{name}` {end}{}",
             words.replace('\0', "\u{fffd}")

@@ -7,8 +7,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{Commands, Programs};
-use crate::node::tests::{context, permanent, retryable};
-use crate::node::{Context, Failure, GRACE, Outcome};
+use crate::tests::{context, permanent, retryable};
+use crate::{Context, Failure, GRACE, Outcome};
 
 async fn run(input: Value) -> Outcome {
     run_in(input, &context()).await
@@ -350,7 +350,7 @@ async fn victim() {
 async fn a_worker_killed_by_sigkill_takes_its_commands_along() {
     let note = Note::new();
     let mut worker = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "node::run_command::tests::victim"])
+        .args(["--exact", "run_command::tests::victim"])
         .env("GATHERING_TEST_VICTIM", &note.0)
         .stdout(std::process::Stdio::null())
         .spawn()

@@ -6,14 +6,14 @@ use serde_json::Number;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected a string, a number or a boolean")]
-pub(super) enum Scalar {
+pub(crate) enum Scalar {
     Text(String),
     Number(Number),
     Bool(bool),
 }
 
 impl Scalar {
-    pub(super) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         match self {
             Self::Text(text) => text,
             Self::Number(number) => number.to_string(),
@@ -25,13 +25,13 @@ impl Scalar {
 /// One scalar, or a list of them: a key that may be repeated.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected a string, a number, a boolean or a list of them")]
-pub(super) enum Scalars {
+pub(crate) enum Scalars {
     One(Scalar),
     Many(Vec<Scalar>),
 }
 
 impl Scalars {
-    pub(super) fn into_texts(self) -> Vec<String> {
+    pub(crate) fn into_texts(self) -> Vec<String> {
         match self {
             Self::One(one) => vec![one.into_text()],
             Self::Many(many) => many.into_iter().map(Scalar::into_text).collect(),

@@ -45,20 +45,25 @@ pub(super) const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "LC_ALL
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The programs of this worker.
-pub(in crate::node) struct Programs {
+pub(crate) struct Programs {
     commands: Commands,
     environment: Vec<(OsString, OsString)>,
     pub(super) warden: Warden,
 }
 
 impl Programs {
-    pub(in crate::node) fn new(commands: Commands) -> Self {
+    pub(crate) fn new(commands: Commands) -> Self {
         let inherited = |(name, _): &(OsString, OsString)| INHERITED.iter().any(|own| name == own);
         let mut environment: Vec<_> = std::env::vars_os().filter(inherited).collect();
         if !environment.iter().any(|(name, _)| name == "PATH") {
             environment.push(("PATH".into(), DEFAULT_PATH.into()));
         }
         Self { commands, environment, warden: Warden::default() }
+    }
+
+    /// Whether none may run.
+    pub(super) fn are_none(&self) -> bool {
+        self.commands == Commands::None
     }
 
     pub(super) fn environment(&self) -> impl Iterator<Item = (&OsString, &OsString)> {

@@ -19,47 +19,50 @@ mod expected;
 mod redirect;
 mod request;
 mod response;
+mod schema;
 
-use std::error::Error;
-use std::time::Duration;
-
-use anyhow::Context as _;
+use common::tool::Spec;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
-use super::{Context, Failure, Outcome};
+use crate::http::chain;
+use crate::tool::{BuiltIn, NoSettings, Shared, Tool};
+use crate::{Context, Failure, Outcome, input};
 
-/// The one client of the worker. It keeps connections alive between nodes.
-///
-/// Proxies of the environment are not used, nor are redirects followed by it: both would get around [`redirect`].
-pub(super) fn client() -> anyhow::Result<Client> {
-    // Fails if a provider is installed already; any will do.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = || {
-        Client::builder()
-            .user_agent(concat!("gathering/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-    };
-    builder().build().or_else(|error| {
-        tracing::warn!(
-            error = chain(&error),
-            "no root certificates: call_api trusts no https server"
-        );
-        builder().tls_certs_only([]).build().context("cannot set up the HTTP client")
-    })
+pub(crate) struct CallApi {
+    http: Client,
 }
 
-pub(super) async fn run(client: &Client, input: Value, context: &Context) -> Outcome {
+impl BuiltIn for CallApi {
+    type Settings = NoSettings;
+
+    fn spec() -> Spec {
+        schema::spec()
+    }
+
+    fn open(_: NoSettings, shared: &Shared) -> anyhow::Result<Self> {
+        Ok(Self { http: shared.http.clone() })
+    }
+}
+
+impl Tool for CallApi {
+    fn execute<'a>(&'a self, input: Value, context: &'a Context) -> BoxFuture<'a, Outcome> {
+        run(&self.http, input, context).boxed()
+    }
+}
+
+async fn run(client: &Client, input: Value, context: &Context) -> Outcome {
     let call = async {
-        let config: request::Config = super::config("call_api", input)?;
+        let config: request::Config = input::read("call_api", input)?;
         let (expected, limit) = (config.expected_status.clone(), config.response_limit);
         let request = request::build(client, config, context)?;
         let (label, response) = redirect::send(client, request, &expected).await?;
         if expected.includes(response.status()) {
             response::output(response, limit, &label).await
         } else {
-            Err(response::failure(response, &label).await)
+            Err(response::failure(response, &label, &context.mask).await)
         }
     };
     // Dropping the call closes its connection.
@@ -73,17 +76,6 @@ pub(super) async fn run(client: &Client, input: Value, context: &Context) -> Out
 /// How messages name a request: without its path and query, which may hold secrets.
 fn label(method: &reqwest::Method, url: &Url) -> String {
     format!("{method} {}", url.origin().ascii_serialization())
-}
-
-/// An error with its causes, which reqwest leaves out of its messages.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::commands::Programs;
 use super::warden::Warden;
-use crate::node::GRACE;
+use crate::GRACE;
 
 pub(super) struct Group<'a> {
     /// Also the program's process id. While the group has a member, the system gives the number to nobody else.

@@ -10,9 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{client, response};
-use crate::node::tests::{context, permanent, retryable};
-use crate::node::{Context, Failure, Outcome};
+use super::response;
+use crate::http::client;
+use crate::tests::{context, permanent, retryable};
+use crate::{Context, Failure, Outcome};
 
 /// A server on the loopback that answers by a function of the request's text, and remembers what it was asked.
 struct Server {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::node::Log;
+use crate::Log;
 
 pub(super) struct Capture {
     bytes: Vec<u8>,
