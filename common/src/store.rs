@@ -35,6 +35,7 @@ pub mod secrets;
 pub mod session;
 pub mod start;
 pub mod stop;
+pub mod sweep;
 pub mod timers;
 pub mod tokens;
 pub mod users;

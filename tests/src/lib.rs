@@ -20,4 +20,5 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod servers;
+pub mod smtp;
 pub mod wait;

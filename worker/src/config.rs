@@ -63,6 +63,10 @@ pub(crate) struct WorkerArgs {
     /// KiB or MiB, 64MiB at the most; 0 keeps nothing
     #[arg(long, env = "GATHERING_LOG_LIMIT", default_value = "256KiB", value_name = "SIZE", value_parser = log_limit)]
     pub(crate) log_limit: usize,
+    /// How long a run's folder in the workspace stays after the run's end
+    #[arg(long, env = "GATHERING_WORKSPACE_RETENTION", default_value = "24h", value_name = "DURATION",
+        value_parser = config::duration)]
+    pub(crate) workspace_retention: Duration,
     /// Its name in GET /v1/workers and in the broker's console [default: host name and process id]
     #[arg(long, env = "GATHERING_NAME", value_name = "NAME")]
     pub(crate) name: Option<String>,

@@ -11,11 +11,14 @@ mod quick;
 mod reclaim;
 mod registry;
 mod serve;
+mod sweep;
 mod watch;
 
 use crate::config::{Cli, Command, OpsAddr};
 
 fn main() -> std::process::ExitCode {
+    // A command's process begins as a worker, and becomes the command here.
+    tools::confine();
     let cli = common::config::parse::<Cli>();
     common::shutdown::run(async {
         match cli.command {

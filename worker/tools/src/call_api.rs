@@ -53,7 +53,7 @@ impl Tool for CallApi {
     }
 }
 
-async fn run(client: &Client, input: Value, context: &Context) -> Outcome {
+pub(crate) async fn run(client: &Client, input: Value, context: &Context) -> Outcome {
     let call = async {
         let config: request::Config = input::read("call_api", input)?;
         let (expected, limit) = (config.expected_status.clone(), config.response_limit);

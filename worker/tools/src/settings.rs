@@ -1,17 +1,43 @@
 //! The settings of all tools, as a part of the worker's: each tool has its own.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use common::tool::Spec;
 
 use crate::BUILT_IN;
+use crate::run_command::User;
 use crate::tool::Opener;
 
 /// The settings of all tools.
 pub struct Settings {
     pub(crate) openers: Vec<(Arc<Spec>, Opener)>,
+    pub(crate) shared: SharedSettings,
+    pub(crate) confiner: Option<PathBuf>,
+}
+
+/// What several tools have in common.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+pub(crate) struct SharedSettings {
+    /// The folder in which each run has one for its files; without it there are no read_file, write_file and list_files
+    #[arg(long, env = "GATHERING_WORKSPACE", value_name = "PATH")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Under whom run_command runs programs, `UID` or `UID:GID`: only for a worker that runs as root [default: its own
+    /// user]
+    #[arg(long, env = "GATHERING_COMMAND_USER", value_name = "IDS")]
+    pub(crate) command_user: Option<User>,
+}
+
+impl Settings {
+    /// With a program that calls [`confine`](crate::confine) first: it sets the limits under which programs run.
+    #[must_use]
+    pub fn confined_by(mut self, program: impl Into<PathBuf>) -> Self {
+        self.confiner = Some(program.into());
+        self
+    }
 }
 
 impl fmt::Debug for Settings {
@@ -22,6 +48,7 @@ impl fmt::Debug for Settings {
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
+        let command = SharedSettings::augment_args(command);
         BUILT_IN.iter().fold(command, |command, kind| (kind.settings)(command))
     }
 
@@ -40,7 +67,8 @@ impl FromArgMatches for Settings {
         for kind in BUILT_IN {
             openers.push((Arc::new((kind.spec)()), (kind.read)(matches)?));
         }
-        Ok(Self { openers })
+        let shared = SharedSettings::from_arg_matches_mut(matches)?;
+        Ok(Self { openers, shared, confiner: None })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

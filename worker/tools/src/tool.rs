@@ -1,10 +1,15 @@
 //! What a tool is.
 
+use std::path::PathBuf;
+
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use common::tool::{Needs, Spec};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::run_command::User;
+use crate::settings::SharedSettings;
+use crate::workspace::{Owner, Workspace};
 use crate::{Context, Outcome, http};
 
 /// Something that a node can do.
@@ -48,11 +53,29 @@ pub(crate) trait BuiltIn: Tool + Sized + 'static {
 pub(crate) struct Shared {
     /// Keeps connections alive between nodes.
     pub(crate) http: reqwest::Client,
+    /// Where runs have their files, if the operator gives them a place.
+    pub(crate) workspace: Option<Workspace>,
+    /// Under whom programs run, if not under the worker's own user.
+    pub(crate) user: Option<User>,
+    /// What sets the limits of programs.
+    pub(crate) confiner: Option<PathBuf>,
 }
 
 impl Shared {
-    pub(crate) fn open() -> anyhow::Result<Self> {
-        Ok(Self { http: http::client()? })
+    pub(crate) fn open(
+        settings: &SharedSettings,
+        confiner: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
+        let user = settings.command_user;
+        anyhow::ensure!(
+            user.is_none() || rustix::process::geteuid().is_root(),
+            "GATHERING_COMMAND_USER: only a worker that runs as root can run programs under another user; start it as \
+             root, or leave this out"
+        );
+        let owner = user.map(|user| Owner { uid: user.uid, gid: user.gid });
+        let open = |root: &PathBuf| Workspace::new(root, owner);
+        let workspace = settings.workspace.as_ref().map(open).transpose()?;
+        Ok(Self { http: http::client()?, workspace, user, confiner })
     }
 }
 
