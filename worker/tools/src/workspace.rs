@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, MetadataExt, OpenOptions, OpenOptionsExt};
+use common::tool::Needs;
+use rustix::fs::{AtFlags, Gid, Uid, chownat};
 
 pub(crate) use self::path::Inside;
 pub use self::sweep::{Found, Sweep};
-use common::tool::Needs;
-
 use crate::tool::Availability;
 use crate::{Context, Failure};
 
@@ -87,12 +87,8 @@ impl Workspace {
     pub(crate) fn open(&self, context: &Context) -> Result<Folder, Failure> {
         let (pipeline, run) = (context.pipeline.as_deref().unwrap_or(ACTIONS), context.run);
         let opened = || {
-            let above = descend(&self.root()?, pipeline, self.passage())?.0;
-            let (dir, is_new) = descend(&above, &run.to_string(), 0o700)?;
-            if let Some(owner) = self.owner.filter(|_| is_new) {
-                fchown(&dir, Some(owner.uid), Some(owner.gid))?;
-            }
-            Ok(dir)
+            let above = descend(&self.root()?, Path::new(pipeline), self.passage(), None)?;
+            descend(&above, Path::new(&run.to_string()), 0o700, self.owner)
         };
         let path = self.root.join(pipeline).join(run.to_string());
         opened().map(|dir| Folder { dir, path, owner: self.owner }).map_err(|error: io::Error| {
@@ -101,20 +97,24 @@ impl Workspace {
     }
 }
 
-/// The folder of this name, and whether it is new.
-fn descend(dir: &Dir, name: &str, mode: u32) -> io::Result<(Dir, bool)> {
+/// The folder of this name, made if need be, and its owner's.
+fn descend(dir: &Dir, name: &Path, mode: u32, owner: Option<Owner>) -> io::Result<Dir> {
     let mut builder = DirBuilder::new();
     builder.mode(mode);
-    let is_new = match dir.create_dir_with(name, &builder) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(error),
-    };
-    // Never through a link: whoever can write there could lead us away.
-    if dir.symlink_metadata(name)?.is_symlink() {
-        return Err(io::Error::other(format!("{name} is a link")));
+    match dir.create_dir_with(name, &builder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
-    Ok((dir.open_dir(name)?, is_new))
+    // Never through a link: whoever can write there could lead us away.
+    let data = dir.symlink_metadata(name)?;
+    if data.is_symlink() {
+        return Err(io::Error::other(format!("{} is a link", name.display())));
+    }
+    if let Some(Owner { uid, gid }) = owner.filter(|owner| owner.uid != data.uid()) {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    dir.open_dir(name)
 }
 
 impl Folder {
@@ -145,12 +145,7 @@ impl Folder {
         for name in parent.iter().map(Path::new) {
             dir = match dir.open_dir(name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let (made, is_new) =
-                        descend(&dir, &name.to_string_lossy(), 0o700).map_err(failed)?;
-                    if is_new {
-                        self.hand_over(&made).map_err(failed)?;
-                    }
-                    made
+                    descend(&dir, name, 0o700, self.owner).map_err(failed)?
                 }
                 opened => opened.map_err(failed)?,
             };
@@ -158,8 +153,8 @@ impl Folder {
         Ok(dir)
     }
 
-    /// Gives what was made to the user under whom programs run.
-    pub(crate) fn hand_over(&self, made: impl std::os::fd::AsFd) -> io::Result<()> {
+    /// Gives a file that was made to the user under whom programs run.
+    pub(crate) fn hand_over(&self, made: &File) -> io::Result<()> {
         match self.owner {
             Some(owner) => fchown(made, Some(owner.uid), Some(owner.gid)),
             None => Ok(()),
