@@ -15,9 +15,11 @@ use common::store::idempotency::{self, NewKey};
 use common::store::{self, Pool, accept, pipelines};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use self::decide::Round;
 use self::known::Known;
+pub(crate) use self::new_runs::accepted;
 use crate::error::{ApiError, Kind, Problem};
 use crate::submission::Submission;
 
@@ -51,6 +53,11 @@ pub(crate) struct Reply {
 impl Reply {
     pub(crate) fn new(status: StatusCode, location: Option<String>, body: Value) -> Self {
         Self { status: status.as_u16(), location, body }
+    }
+
+    /// Whether it is about this, and not what was answered before.
+    pub(crate) fn names(&self, id: Uuid) -> bool {
+        self.body.get("id").and_then(Value::as_str) == Some(id.to_string().as_str())
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::broker::Look;
 use common::outbox::Outbox;
 use common::secret::Keys;
 use common::store::Pool;
@@ -26,6 +27,8 @@ pub(crate) struct App(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) outbox: Outbox,
+    /// What lies in the broker's queues.
+    pub(crate) look: Look,
     pub(crate) tokens: Tokens,
     pub(crate) principals: Principals,
     pub(crate) passwords: Passwords,

@@ -42,10 +42,12 @@ pub(crate) enum Kind {
     RunCancelled,
     SecretSet,
     SecretDeleted,
+    DeadLetterRedriven,
+    DeadLetterDismissed,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Login,
         Self::LoginFailed,
         Self::Logout,
@@ -64,6 +66,8 @@ impl Kind {
         Self::RunCancelled,
         Self::SecretSet,
         Self::SecretDeleted,
+        Self::DeadLetterRedriven,
+        Self::DeadLetterDismissed,
     ];
 
     /// Its word.
@@ -87,6 +91,8 @@ impl Kind {
             Self::RunCancelled => "run_cancelled",
             Self::SecretSet => "secret_set",
             Self::SecretDeleted => "secret_deleted",
+            Self::DeadLetterRedriven => "dead_letter_redriven",
+            Self::DeadLetterDismissed => "dead_letter_dismissed",
         }
     }
 }

@@ -4,8 +4,10 @@ mod api_keys;
 mod audit_events;
 mod auth;
 mod batch;
+mod dead_letters;
 mod docs;
 mod events;
+mod lanes;
 mod nodes;
 mod openapi;
 mod pipelines;
@@ -110,6 +112,11 @@ fn table() -> Vec<Route> {
         route(POST, "/v1/events", OPERATOR, schedules::post_event),
         route(GET, "/v1/tools", VIEWER, self::tools::list),
         route(GET, "/v1/workers", VIEWER, workers::list),
+        route(GET, "/v1/lanes", VIEWER, lanes::list),
+        route(GET, "/v1/dead-letters", VIEWER, dead_letters::list),
+        route(GET, "/v1/dead-letters/{id}", VIEWER, dead_letters::read),
+        route(POST, "/v1/dead-letters/{id}/redrive", OPERATOR, dead_letters::redrive),
+        route(DELETE, "/v1/dead-letters/{id}", OPERATOR, dead_letters::dismiss),
         route(GET, "/openapi.json", NOBODY, openapi::document),
         route(GET, "/docs", NOBODY, docs::page),
     ]

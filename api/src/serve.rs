@@ -7,7 +7,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::broker::HintListener;
+use common::broker::{HintListener, Look};
 use common::ops::{self, Check, Readiness};
 use common::outbox::Outbox;
 use common::shutdown;
@@ -53,6 +53,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let pool = store::connect(database.url.reveal().parse()?, database.pool);
     let (outbox, outbox_tasks) = Outbox::start(pool.clone(), broker.clone(), stopping.clone());
     let (hints, arrivals) = mpsc::channel(HINTS);
+    let look = Look::new(broker.clone());
     let (listening, _) = HintListener::start(broker, hints, stopping.clone());
     let watch = Watch::default();
     tokio::spawn(watch.clone().run(pool.clone(), arrivals, stopping.clone()));
@@ -76,6 +77,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         request_timeout: settings.access.request_timeout,
         pool,
         outbox,
+        look,
         tokens,
         tools: tools::catalogue(),
         outlines: Outlines::default(),

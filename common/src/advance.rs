@@ -71,6 +71,17 @@ pub struct Changes {
     pub closed_sinks: i32,
     /// The first failure that no failure edge took up.
     pub unhandled: Option<NodeError>,
+    /// All nodes whose failure no failure edge took up.
+    pub dead: Vec<Dead>,
+}
+
+/// A node that failed, and with it its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dead {
+    /// The node.
+    pub node: NodeIx,
+    /// How it failed.
+    pub kind: ErrorKind,
 }
 
 /// How one edge was resolved.
@@ -132,8 +143,9 @@ impl<J: Fn(NodeIx) -> Option<Join>> Walk<'_, J> {
         let broken = match &end {
             End::Completed => false,
             End::Failed(error) => {
-                if !handled && self.changes.unhandled.is_none() {
-                    self.changes.unhandled = Some(error.clone());
+                if !handled {
+                    self.changes.unhandled.get_or_insert_with(|| error.clone());
+                    self.changes.dead.push(Dead { node, kind: error.kind });
                 }
                 !handled
             }

@@ -5,9 +5,11 @@
 //! supervisor drops everything and rebuilds connection, channels and consumers, with a full-jitter back-off from 0.2 to
 //! 5 s, without end.
 
+mod call;
 mod connection;
 mod consumer;
 mod delivery;
+mod depths;
 mod hint;
 mod intake;
 mod lane;
@@ -22,10 +24,11 @@ use tokio::sync::watch;
 
 pub use consumer::{Consumer, ConsumerHandle};
 pub use delivery::Delivery;
+pub use depths::{Depth, Depths, Look};
 pub use hint::{Hint, HintKind, HintListener};
 pub use message::Garbage;
 pub use publisher::{NotBuried, Outgoing, Publisher};
-pub use topology::Topology;
+pub use topology::{REPLIES, Topology, tool_lane};
 
 /// How to reach the broker, and under which name.
 #[derive(Clone)]

@@ -1,4 +1,5 @@
-//! What a message asks of a worker: ids, fence, reason. Never input, output or a secret.
+//! What a message asks of a worker: ids, fence, reason. Never a secret, and never input or output: but for calls of
+//! tools that are no part of a worker, since nothing else reaches them.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -45,6 +46,22 @@ pub enum Task {
         /// The fence: the attempt that the claim will create.
         attempt: i32,
     },
+    /// Do what a tool does: for a program that is no worker. The only message that holds an input.
+    #[serde(rename = "tool.call")]
+    ToolCall {
+        /// The run.
+        run: Uuid,
+        /// The node.
+        node: String,
+        /// The fence: the attempt that waits for the reply.
+        attempt: i32,
+        /// The tool.
+        tool: String,
+        /// What it is given.
+        input: serde_json::Value,
+        /// How long a reply is waited for.
+        timeout_ms: i64,
+    },
     /// Report that this message has come through the lane.
     #[serde(rename = "probe")]
     Probe {
@@ -59,6 +76,7 @@ impl Task {
         match self {
             Self::RunStart { .. } => "run.start",
             Self::NodeExecute { .. } => "node.execute",
+            Self::ToolCall { .. } => "tool.call",
             Self::Probe { .. } => "probe",
         }
     }
@@ -66,7 +84,9 @@ impl Task {
     /// The run that it concerns.
     pub fn run(&self) -> Option<Uuid> {
         match self {
-            Self::RunStart { run } | Self::NodeExecute { run, .. } => Some(*run),
+            Self::RunStart { run } | Self::NodeExecute { run, .. } | Self::ToolCall { run, .. } => {
+                Some(*run)
+            }
             Self::Probe { .. } => None,
         }
     }
@@ -86,6 +106,8 @@ pub enum Reason {
     Retry,
     /// What the node waited for is over.
     DelayOver,
+    /// A node asks a tool that is no part of a worker.
+    Called,
     /// The message was lost, or its worker was.
     Recovered,
     /// A worker stopped before it could end it.
@@ -103,6 +125,7 @@ impl Reason {
             Self::FanOut => "fan_out",
             Self::Retry => "retry",
             Self::DelayOver => "delay_over",
+            Self::Called => "called",
             Self::Recovered => "recovered",
             Self::HandedBack => "handed_back",
             Self::Probe => "probe",

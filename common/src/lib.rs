@@ -23,6 +23,7 @@ pub mod ops;
 pub mod outbox;
 pub mod pipeline;
 pub mod problem;
+pub mod remote;
 pub mod retry;
 pub mod run;
 pub mod schedule;

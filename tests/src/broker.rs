@@ -61,6 +61,16 @@ impl Broker {
         format!("{}.dead", self.prefix)
     }
 
+    /// The queue of what remote tools are asked.
+    pub fn tool(&self, name: &str) -> String {
+        format!("{}.tool.{name}", self.prefix)
+    }
+
+    /// The queue of what remote tools answer.
+    pub fn replies(&self) -> String {
+        format!("{}.replies", self.prefix)
+    }
+
     /// How many messages are ready in a queue; none when there is no such queue.
     pub async fn ready(&self, queue: &str) -> Option<u32> {
         let channel = self.channel().await;
@@ -130,7 +140,7 @@ impl Broker {
 
     /// Removes all that has this prefix. `lanes` are those to remove when the management API is not there to list them.
     pub async fn remove_all(&self, lanes: &[String]) {
-        let mut queues = vec![self.dead()];
+        let mut queues = vec![self.dead(), self.replies()];
         queues.extend(lanes.iter().map(|lane| self.lane(lane)));
         let Ok(connection) = connect(&self.amqp_url).await else { return };
         let Ok(channel) = connection.create_channel().await else { return };

@@ -35,6 +35,17 @@ const WRONG: &[(&str, &str)] = &[
          where r.state = 'completed' and n.state = 'cancelled'",
     ),
     (
+        "dead letters of node runs that did not fail",
+        "select d.run_id::text || '/' || d.node from dead_letters d
+         left join node_runs n using (run_id, node) where n.state is distinct from 'failed'",
+    ),
+    (
+        "failures that failed their run, and have no dead letter",
+        "select r.id::text || '/' || n.node from runs r join node_runs n on n.run_id = r.id and n.node = r.error ->> 'node'
+         where r.state = 'failed' and n.state = 'failed'
+         and not exists (select from dead_letters d where d.run_id = r.id and d.node = n.node)",
+    ),
+    (
         "runs that began to stop, and completed",
         "select id::text from runs where state = 'completed' and stop_reason is not null",
     ),
@@ -57,6 +68,10 @@ const WRONG: &[(&str, &str)] = &[
         "runs that started, and have no node runs",
         "select id::text from runs r where started_at is not null
          and not exists (select from node_runs n where n.run_id = r.id)",
+    ),
+    (
+        "lines that were printed in no run",
+        "select distinct run_id::text from node_logs l where not exists (select from runs r where r.id = l.run_id)",
     ),
     (
         "node runs that ended before they began",

@@ -6,6 +6,7 @@
 
 mod access;
 mod bench;
+mod dead_letters;
 mod definitions;
 mod examples;
 mod faults;

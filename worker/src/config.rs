@@ -60,7 +60,7 @@ pub(crate) struct WorkerArgs {
         value_parser = config::duration)]
     pub(crate) delivery_hold: Duration,
     /// How much is kept of what each attempt prints, half of it from the start and half from the end: bytes, or with
-    /// KiB or MiB, 64MiB at the most; 0 keeps nothing
+    /// KiB or MiB, 4MiB at the most; 0 keeps nothing
     #[arg(long, env = "GATHERING_LOG_LIMIT", default_value = "256KiB", value_name = "SIZE", value_parser = log_limit)]
     pub(crate) log_limit: usize,
     /// How long a run's folder in the workspace stays after the run's end
@@ -91,8 +91,8 @@ fn ops_addr(text: &str) -> Result<OpsAddr, String> {
 fn log_limit(text: &str) -> Result<usize, String> {
     let size =
         common::size::parse(text).map_err(|error| format!("GATHERING_LOG_LIMIT: {error}"))?;
-    let size = usize::try_from(size).ok().filter(|size| *size <= 64 << 20);
-    size.ok_or_else(|| "GATHERING_LOG_LIMIT is 64MiB at the most".to_owned())
+    let size = usize::try_from(size).ok().filter(|size| *size <= 4 << 20);
+    size.ok_or_else(|| "GATHERING_LOG_LIMIT is 4MiB at the most".to_owned())
 }
 
 /// The slots of each lane. Lanes without a number share evenly what is left of `concurrency`.

@@ -29,6 +29,9 @@ pub(crate) async fn take(worker: Arc<Worker>, mut deliveries: mpsc::Receiver<Del
 
 async fn handle(worker: Arc<Worker>, delivery: Delivery) {
     let job = match delivery.job() {
+        Ok(Job { task: Task::ToolCall { .. }, .. }) => {
+            return bury(&worker, delivery, "a call of a remote tool is for that tool").await;
+        }
         Ok(job) => job,
         Err(garbage) => return bury(&worker, delivery, &garbage.to_string()).await,
     };
@@ -91,6 +94,8 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
             workers::arrived(&mut conn, *probe).await?;
             return Ok(Vec::new());
         }
+        // It went to the dead queue before.
+        Task::ToolCall { .. } => return Ok(Vec::new()),
         Task::RunStart { run } => {
             let pipeline = job.pipeline.clone().zip(job.version);
             let traceparent = job.traceparent.clone();

@@ -43,8 +43,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     let who = workers::Presence {
         id,
         name: name.clone(),
-        lanes: slots.keys().cloned().collect(),
-        slots: i32::from(total),
+        lanes: slots.iter().map(|(lane, size)| (lane.clone(), i32::from(*size))).collect(),
         tools: tools.enabled(),
     };
     if !migrated(&pool, &shutdown).await {

@@ -90,7 +90,7 @@ fn new_run(asked: &Asked, submission: &Submission, subject: Subject, lane: Strin
 }
 
 /// What is said of a run that was accepted: as much as is known before it is written.
-fn accepted(run: &NewRun) -> Value {
+pub(crate) fn accepted(run: &NewRun) -> Value {
     let (kind, pipeline, version) = match &run.subject {
         Subject::Pipeline { name, version, .. } => ("pipeline", Some(name), Some(version)),
         Subject::Action { .. } => ("action", None, None),

@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Ended,
     NothingLeft,
     NotStarted,
+    Redriven,
     InFlight,
     VersionMismatch,
     TooLarge,
@@ -55,6 +56,9 @@ impl Kind {
             }
             Self::NotStarted => {
                 ("not-started", "What the schedule starts cannot be started", StatusCode::CONFLICT)
+            }
+            Self::Redriven => {
+                ("redriven", "The dead letter was redriven before", StatusCode::CONFLICT)
             }
             Self::InFlight => {
                 ("in-flight", "The same request is still in flight", StatusCode::CONFLICT)

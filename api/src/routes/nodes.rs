@@ -156,7 +156,7 @@ impl From<LogLine> for LogView {
 }
 
 impl AttemptView {
-    fn past(attempt: nodes::Attempt) -> Self {
+    pub(super) fn past(attempt: nodes::Attempt) -> Self {
         Self {
             attempt: attempt.attempt,
             state: match attempt.error.get("kind").and_then(Value::as_str) {

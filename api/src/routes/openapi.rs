@@ -10,8 +10,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::{
-    api_keys, audit_events, auth, batch, docs, events, nodes, pipelines, runs, schedules, secrets,
-    submit, tools, users, validate, workers,
+    api_keys, audit_events, auth, batch, dead_letters, docs, events, lanes, nodes, pipelines, runs,
+    schedules, secrets, submit, tools, users, validate, workers,
 };
 use crate::error::Problem;
 use crate::view::AcceptedRun;
@@ -38,6 +38,7 @@ use crate::view::AcceptedRun;
         schedules::pause, schedules::resume, schedules::trigger, schedules::fires, schedules::backfill,
         schedules::backfills, schedules::post_event,
         tools::list, workers::list, document, docs::page,
+        lanes::list, dead_letters::list, dead_letters::read, dead_letters::redrive, dead_letters::dismiss,
         auth::register, auth::token, auth::refresh, auth::logout, auth::password, auth::me,
         api_keys::create, api_keys::list, api_keys::revoke,
         users::create, users::list, users::read, users::change, audit_events::list,

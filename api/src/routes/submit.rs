@@ -58,6 +58,11 @@ impl Origin {
         &self.caller
     }
 
+    /// W3C trace context of the request.
+    pub(super) fn traceparent(&self) -> &str {
+        &self.traceparent
+    }
+
     /// The request's idempotency key, for an answer that is to be stored.
     pub(super) fn key(&self, bytes: &[u8]) -> Option<NewKey> {
         self.key.as_ref().map(|key| NewKey {

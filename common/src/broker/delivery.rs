@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::call;
 use super::message::{self, Garbage};
 use crate::job::Job;
+use crate::remote::Reply;
 
 /// A delivery; dropped without [`Delivery::ack`], it goes back into its queue.
 #[derive(Debug)]
@@ -43,6 +45,11 @@ impl Delivery {
     /// What it asks; an error says what is wrong with it.
     pub fn job(&self) -> Result<Job, Garbage> {
         message::decode(&self.body, &self.properties)
+    }
+
+    /// What a remote tool has answered; an error says what is wrong with it.
+    pub fn reply(&self) -> Result<Reply, Garbage> {
+        call::reply(&self.body, &self.properties)
     }
 
     /// The queue that it came from.

@@ -14,6 +14,12 @@ use crate::job::{Job, Task};
 #[error("{0}")]
 pub struct Garbage(String);
 
+impl Garbage {
+    pub(super) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 /// The body: flat, and without what the headers carry.
 #[derive(Serialize)]
 struct Body<'a> {
@@ -38,7 +44,8 @@ struct Body<'a> {
 /// Body and properties of a job sent by the process `app`.
 pub(super) fn encode(job: &Job, app: &ShortString) -> (Vec<u8>, BasicProperties) {
     let (node, attempt, probe) = match &job.task {
-        Task::RunStart { .. } => (None, None, None),
+        // A call has a body of its own: see `call`.
+        Task::RunStart { .. } | Task::ToolCall { .. } => (None, None, None),
         Task::NodeExecute { node, attempt, .. } => (Some(node.as_str()), Some(*attempt), None),
         Task::Probe { probe } => (None, None, Some(*probe)),
     };
@@ -62,6 +69,7 @@ fn properties(job: &Job, app: &ShortString, timestamp: u64) -> BasicProperties {
         Task::RunStart { run } => run.to_string(),
         Task::NodeExecute { run, node, attempt } => format!("{run}/{node}/{attempt}"),
         Task::Probe { probe } => probe.to_string(),
+        Task::ToolCall { run, node, attempt, .. } => format!("{run}/{node}/{attempt}"),
     };
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -137,7 +145,7 @@ pub(super) fn buried(
 }
 
 /// Seconds since 1970: AMQP knows no finer instants.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::Status;
 use super::connection::Link;
 use super::publisher::{Actor, Outgoing};
-use super::topology::Undeclared;
+use super::topology::{REPLIES, Undeclared};
 
 mod send;
 mod settle;
@@ -70,6 +70,7 @@ pub(super) struct Session {
     app: ShortString,
     work: ShortString,
     dead: ShortString,
+    replies: ShortString,
     events_exchange: ShortString,
     confirms: FuturesUnordered<BoxFuture<'static, Done>>,
     pending: HashMap<u64, Pending>,
@@ -113,6 +114,7 @@ impl Session {
             app: actor.config.name.as_str().into(),
             work: actor.topology.work_exchange().into(),
             dead: actor.topology.dead().into(),
+            replies: actor.topology.lane_queue(REPLIES).into(),
             events_exchange: actor.topology.events_exchange().into(),
             confirms: FuturesUnordered::new(),
             pending: HashMap::new(),

@@ -9,6 +9,14 @@ use tracing::warn;
 
 use super::connection::Link;
 
+/// The lane, so to speak, of what remote tools answer. No lane can have this name.
+pub const REPLIES: &str = ":replies";
+
+/// The lane, so to speak, of what a remote tool is asked. No lane can have this name.
+pub fn tool_lane(tool: &str) -> String {
+    format!("tool:{tool}")
+}
+
 /// The names under a prefix.
 #[derive(Debug, Clone)]
 pub struct Topology {
@@ -59,7 +67,11 @@ impl Topology {
 
     /// A lane's quorum queue.
     pub fn lane_queue(&self, lane: &str) -> String {
-        format!("{}.work.{lane}", self.prefix)
+        match lane.split_once(':') {
+            Some(("tool", tool)) => format!("{}.tool.{tool}", self.prefix),
+            Some(_) => format!("{}.replies", self.prefix),
+            None => format!("{}.work.{lane}", self.prefix),
+        }
     }
 
     /// The fanout exchange, and the quorum queue bound to it, of messages that are no jobs.
@@ -108,8 +120,11 @@ impl Topology {
 
     fn lane(&self, lane: &str) -> Part {
         let mut arguments = quorum();
-        arguments
-            .insert("x-dead-letter-exchange".into(), AMQPValue::LongString(self.dead().into()));
+        // Calls expire when nobody waits for them any more: these are no garbage.
+        if !lane.starts_with("tool:") {
+            arguments
+                .insert("x-dead-letter-exchange".into(), AMQPValue::LongString(self.dead().into()));
+        }
         Part::Queue {
             name: self.lane_queue(lane),
             arguments,
@@ -230,6 +245,8 @@ mod tests {
         let topology = Topology::new("gathering");
         assert_eq!(topology.work_exchange(), "gathering.work");
         assert_eq!(topology.lane_queue("gpu"), "gathering.work.gpu");
+        assert_eq!(topology.lane_queue(&tool_lane("ocr")), "gathering.tool.ocr");
+        assert_eq!(topology.lane_queue(REPLIES), "gathering.replies");
         assert_eq!(topology.dead(), "gathering.dead");
         assert_eq!(topology.events_exchange(), "gathering.events");
     }

@@ -3,47 +3,70 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::clock::Instant;
+
 /// What a slice has done.
 #[derive(Debug, Clone, Copy)]
 pub struct Pruned {
     /// Runs that are gone.
     pub runs: u64,
-    /// Whether nothing is left to prune for now.
-    pub is_all: bool,
+    /// Where the next slice begins; none when nothing is left to prune for now.
+    pub next: Option<Place>,
+}
+
+/// A place in the order in which runs ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    finished_at: Instant,
+    run: Uuid,
 }
 
 /// Runs that one slice deletes at the most, and answers.
 const SLICE: i64 = 500;
 
 /// Deletes a slice of the runs that ended more than `retention_s` seconds ago, and of all that belongs to them:
-/// `limit` node runs, attempts or lines that they printed, at the most. A run goes last, so that what a slice leaves is found again.
+/// `limit` node runs, attempts or lines that they printed, at the most. A run goes last, so that what a slice leaves is
+/// found again. Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed
+/// over.
 pub async fn runs(
     conn: &mut PgConnection,
     retention_s: f64,
     limit: i64,
+    from: Place,
 ) -> Result<Pruned, sqlx::Error> {
-    let old: Vec<Uuid> = sqlx::query_scalar!(
-        "select id from runs
-         where finished_at < (select clock_timestamp() - $1 * interval '1 s')
-         order by finished_at limit $2",
+    let ended = sqlx::query!(
+        r#"select r.id, r.finished_at as "finished_at!", r.state in ('failed', 'timed_out') and exists (
+               select from dead_letters d
+               where d.run_id = r.id and d.dismissed_at is null
+                   and (d.redriven_at is null or d.redriven_at > clock_timestamp() - $1 * interval '1 s')
+           ) as "kept!"
+           from runs r
+           where r.finished_at < (select clock_timestamp() - $1 * interval '1 s')
+               and (r.finished_at, r.id) > ($3, $4)
+           order by r.finished_at, r.id limit $2"#,
         retention_s,
-        limit.min(SLICE)
+        limit.min(SLICE),
+        from.finished_at,
+        from.run
     )
     .fetch_all(&mut *conn)
     .await?;
-    if old.is_empty() {
-        return Ok(Pruned { runs: 0, is_all: true });
-    }
+    let Some(last) = ended.last() else { return Ok(Pruned { runs: 0, next: None }) };
+    let next = Place { finished_at: last.finished_at, run: last.id };
+    let old: Vec<Uuid> = ended.iter().filter(|run| !run.kept).map(|run| run.id).collect();
     let full = limit as u64;
     if node_runs(conn, &old, limit).await? == full
         || attempts(conn, &old, limit).await? == full
         || node_logs(conn, &old, limit).await? == full
     {
-        return Ok(Pruned { runs: 0, is_all: false });
+        return Ok(Pruned { runs: 0, next: Some(from) });
     }
     sqlx::query!("delete from timers where run_id = any($1)", &old).execute(&mut *conn).await?;
+    sqlx::query!("delete from dead_letters where run_id = any($1)", &old)
+        .execute(&mut *conn)
+        .await?;
     let gone = sqlx::query!("delete from runs where id = any($1)", &old).execute(conn).await?;
-    Ok(Pruned { runs: gone.rows_affected(), is_all: false })
+    Ok(Pruned { runs: gone.rows_affected(), next: Some(next) })
 }
 
 async fn node_runs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {

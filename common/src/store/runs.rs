@@ -204,6 +204,8 @@ pub struct Original {
     pub lane: String,
     /// Its input.
     pub input: Value,
+    /// What asked for it.
+    pub trigger: Value,
     /// The client's own marks.
     pub tags: Vec<String>,
 }
@@ -212,7 +214,7 @@ pub struct Original {
 pub async fn original(pool: &PgPool, id: Uuid) -> Result<Option<Original>, sqlx::Error> {
     sqlx::query_as!(
         Original,
-        r#"select state as "state: RunState", pipeline_id, pipeline, version, action, lane, input, tags
+        r#"select state as "state: RunState", pipeline_id, pipeline, version, action, lane, input, trigger, tags
            from runs where id = $1"#,
         id,
     )

@@ -15,6 +15,7 @@ use crate::outbox;
 use crate::pipeline::NodeType;
 use crate::run::{RunEvent, RunState, StopReason};
 use crate::store::claim::Claimed;
+use crate::store::dead_letters::Row as Letter;
 use crate::store::definitions::Definitions;
 use crate::store::follow::{Follow, Keeping, Places};
 use crate::store::write::{self, RunChange, TimerKind, TimerRow, Writes};
@@ -104,6 +105,7 @@ pub async fn start(
         writes.jobs.append(&mut beginning.writes.jobs);
         writes.timers.append(&mut beginning.writes.timers);
         writes.runs.append(&mut beginning.writes.runs);
+        writes.letters.append(&mut beginning.writes.letters);
     }
     started.jobs = writes.jobs.clone();
     // The run first: it starts before its nodes do.
@@ -241,6 +243,7 @@ impl Beginning<'_> {
         let context = self.follow.context;
         let claimed = self.follow.apply(&changes, keeping, places, &mut self.writes);
         self.write_rest();
+        self.writes.letters.extend(changes.dead.iter().map(|dead| Letter::new(context, dead)));
         let open = context.graph.sinks().len() as i32 - changes.closed_sinks;
         let failed = changes.unhandled.is_some();
         self.follow.seq += 1;

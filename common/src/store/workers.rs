@@ -15,10 +15,8 @@ pub struct Presence {
     pub id: Uuid,
     /// Its name for people.
     pub name: String,
-    /// The lanes that it serves.
-    pub lanes: Vec<String>,
-    /// Node runs that it executes at a time.
-    pub slots: i32,
+    /// The lanes that it serves, each with the node runs that it executes at a time of it.
+    pub lanes: Vec<(String, i32)>,
     /// The tools that are enabled on it.
     pub tools: Vec<String>,
 }
@@ -30,14 +28,16 @@ pub async fn appear(conn: &mut PgConnection, who: &Presence) -> Result<bool, sql
             .fetch_one(&mut *conn)
             .await?;
     if taken {
+        let (lanes, slots): (Vec<String>, Vec<i32>) = who.lanes.iter().cloned().unzip();
         sqlx::query!(
-            "insert into workers (id, lock_key, name, lanes, slots, tools) values ($1, $2, $3, $4, $5, $6)
+            "insert into workers (id, lock_key, name, lanes, lane_slots, slots, tools) values ($1, $2, $3, $4, $5, $6, $7)
              on conflict (id) do update set locked_at = clock_timestamp(), stopped_at = null",
             who.id,
             lock_key(who.id),
             who.name,
-            &who.lanes,
-            who.slots,
+            &lanes,
+            &slots,
+            slots.iter().sum::<i32>(),
             &who.tools
         )
         .execute(conn)

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::node_run::NodeState;
 use crate::outbox::{Columns, Row};
 use crate::run::{RunState, StopReason};
+use crate::store::dead_letters;
 
 /// A node run that is new (at a run's start) or moved on by the end of another.
 #[derive(Debug, Clone)]
@@ -123,6 +124,8 @@ pub struct Writes {
     pub timers: Vec<TimerRow>,
     /// Attempts.
     pub attempts: Vec<AttemptRow>,
+    /// Dead letters.
+    pub letters: Vec<dead_letters::Row>,
 }
 
 /// Columns of [`NodeRow`]s.
@@ -265,6 +268,7 @@ async fn update_nodes(conn: &mut PgConnection, rows: Vec<NodeRow>) -> Result<(),
 pub async fn write(conn: &mut PgConnection, writes: Writes) -> Result<(), sqlx::Error> {
     update_nodes(conn, writes.nodes).await?;
     attempts(conn, &writes.attempts).await?;
+    dead_letters::insert(conn, &writes.letters).await?;
     timers(conn, &writes.timers).await?;
     runs_and_jobs(conn, &writes.runs, &writes.jobs).await
 }

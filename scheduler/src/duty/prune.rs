@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use common::store::leader::LeaderError;
-use common::store::{audit, probes, prune};
+use common::store::prune::Place;
+use common::store::{audit, dead_letters, probes, prune};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use uuid::Uuid;
@@ -32,6 +33,8 @@ pub struct Prune {
     retention: Duration,
     audit_retention: Duration,
     stage: Stage,
+    /// Where the next slice of runs begins.
+    place: Place,
     slice: Slice,
     unlocked: Looks<Uuid>,
 }
@@ -40,7 +43,14 @@ impl Prune {
     /// Keeps runs for `retention` after their end, and security events for `audit_retention`.
     pub fn new(retention: Duration, audit_retention: Duration) -> Self {
         let slice = Slice::up_to(2_000);
-        Self { retention, audit_retention, stage: Stage::Runs, slice, unlocked: Looks::default() }
+        Self {
+            retention,
+            audit_retention,
+            stage: Stage::Runs,
+            place: Place::default(),
+            slice,
+            unlocked: Looks::default(),
+        }
     }
 }
 
@@ -71,14 +81,16 @@ impl Prune {
     async fn runs(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
         let started = Instant::now();
         let mut tx = desk.session.begin().await?;
-        let pruned = prune::runs(&mut tx, self.retention.as_secs_f64(), self.slice.limit()).await?;
+        let retention = self.retention.as_secs_f64();
+        let pruned = prune::runs(&mut tx, retention, self.slice.limit(), self.place).await?;
         tx.commit().await?;
         metrics::counter!("gathering_pruned_runs_total").increment(pruned.runs);
-        if pruned.is_all {
+        if pruned.next.is_none() {
             self.stage = Stage::Fires;
         } else {
             self.slice.took(self.slice.limit(), started.elapsed());
         }
+        self.place = pruned.next.unwrap_or_default();
         Ok(BREATH)
     }
 
@@ -140,7 +152,9 @@ impl Prune {
         prune::mark_dead(&mut tx, &dead).await?;
         prune::workers(&mut tx).await?;
         probes::prune(&mut tx).await?;
+        let letters = dead_letters::open(&mut tx).await?;
         tx.commit().await?;
+        metrics::gauge!("gathering_dead_letters_open").set(letters as f64);
         self.stage = Stage::Runs;
         Ok(REST)
     }

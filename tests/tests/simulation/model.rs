@@ -412,5 +412,6 @@ pub(super) fn task(job: &Job) -> String {
             format!("execute {node} {attempt} {}", job.reason.name())
         }
         Task::Probe { .. } => "probe".to_owned(),
+        Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
     }
 }

@@ -234,8 +234,7 @@ impl Mirror {
         let who = workers::Presence {
             id,
             name: String::new(),
-            lanes: vec![LANE.to_owned()],
-            slots: 1,
+            lanes: vec![(LANE.to_owned(), 1)],
             tools: vec![],
         };
         let conn = self.locks.get_mut(&id).expect("it is there");

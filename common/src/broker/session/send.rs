@@ -8,8 +8,8 @@ use tracing::error;
 
 use super::{Actor, Burial, Ended, Outgoing, Pending, Session, What, leave};
 use crate::broker::hint::Hint;
-use crate::broker::message;
 use crate::broker::topology::Undeclared;
+use crate::broker::{call, message};
 
 impl Session {
     pub(super) async fn publish(
@@ -23,7 +23,8 @@ impl Session {
                 left += 1;
                 continue;
             }
-            let (body, properties) = message::encode(&row.job, &self.app);
+            let call = call::encode(&row.job, &self.app, &self.replies);
+            let (body, properties) = call.unwrap_or_else(|| message::encode(&row.job, &self.app));
             let (exchange, key) = (self.work.clone(), row.lane.as_str().into());
             self.send(exchange, key, body, properties, What::Row(row));
             sent += 1;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::guard::{Executed, Guarded};
 use super::{LockedRun, Outcome, Record, RecordAnswer};
-use crate::advance::{Changes, End, Join, Verdict, advance};
+use crate::advance::{Changes, Dead, End, Join, Verdict, advance};
 use crate::clock::Instant;
 use crate::context::RunContext;
 use crate::failure::NodeError;
@@ -17,6 +17,7 @@ use crate::job::Reason;
 use crate::node_run::NodeState;
 use crate::run::{RunEvent, RunState, StopReason};
 use crate::store::claim::Claimed;
+use crate::store::dead_letters::Row as Letter;
 use crate::store::follow::{self, Follow, Keeping, Places};
 use crate::store::write::{AttemptRow, RunChange, TimerKind, TimerRow, Writes};
 use crate::store::{outputs, verdict};
@@ -156,12 +157,25 @@ impl<'a> Batch<'a> {
         change: &mut RunChange,
     ) -> Result<(), sqlx::Error> {
         change.open -= places.len() as i32;
+        let reason = run.stop_reason.unwrap_or(StopReason::Cancel);
+        if reason != StopReason::Cancel {
+            self.bury(places);
+        }
         if change.open <= 0 {
-            let reason = run.stop_reason.unwrap_or(StopReason::Cancel);
             change.state = next(run.state, RunEvent::LastStopped(reason))?;
             change.open = 0;
         }
         Ok(())
+    }
+
+    /// Letters for what failed while its run was stopping: no edge of it is followed.
+    fn bury(&mut self, places: &[usize]) {
+        for record in places.iter().map(|place| &self.records[*place]) {
+            if let Some(End::Failed(error)) = record.outcome.end() {
+                let dead = Dead { node: record.node, kind: error.kind };
+                self.writes.letters.push(Letter::new(&record.context, &dead));
+            }
+        }
     }
 
     /// Follows the ends. What a run that fails fast leaves is ended by the halt, after the batch's rows are written.
@@ -175,6 +189,7 @@ impl<'a> Batch<'a> {
     ) -> Result<(), sqlx::Error> {
         let context = follow.context;
         let changes = self.changes(conn, context, places).await?;
+        self.writes.letters.extend(changes.dead.iter().map(|dead| Letter::new(context, dead)));
         if let Some(error) = &changes.unhandled
             && context.graph.definition().fail_fast
             && run.open > changes.closed_sinks

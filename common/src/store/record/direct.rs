@@ -134,7 +134,9 @@ pub async fn record(
 }
 
 /// The statement. Each of its parts walks the rows of the one before, so that none is compared with all of another's;
-/// the end of a run is [`RunState::next`]'s for sinks that ended.
+/// the end of a run is [`RunState::next`]'s for sinks that ended. The bounds on `u.seq` hold always: they tell the
+/// planner, which believes in 100 rows a record, that there are few, so that it looks each up by its key even where it
+/// planned while the table was empty.
 async fn write(
     conn: &mut PgConnection,
     columns: &Columns<'_>,
@@ -160,6 +162,7 @@ async fn write(
                from done as d, jsonb_to_recordset(d.moves)
                    as u (node text, state node_state, attempt int, open_in int, taken_in bool, broken_in bool,
                        owner uuid, job_id uuid, error jsonb, seq bigint)
+               where u.seq between 0 and 4611686018427387904
            ),
            moved as (
                update node_runs as n set state = u.state, attempt = u.attempt, open_in = u.open_in,

@@ -121,6 +121,7 @@ impl World<'_> {
                 claimed
             }
             Task::Probe { .. } => None,
+            Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
         };
         self.note(format!("worker {worker} begins {:?}: {:?}", job.task, names(&claimed)));
         match claimed {
