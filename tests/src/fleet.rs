@@ -211,6 +211,8 @@ impl TestFleet {
                     .env("GATHERING_CONCURRENCY", self.options.concurrency.to_string())
                     .env("GATHERING_LANES", &self.options.lanes)
                     .env("GATHERING_COMMANDS", "*")
+                    // Where the servers are that tests let nodes call.
+                    .env("GATHERING_ALLOWED_HOSTS", "127.0.0.1,localhost")
                     .env("GATHERING_SECRETS_KEY", SECRETS_KEY);
             }
             Role::Scheduler => {

@@ -1,7 +1,9 @@
 //! The tools that actions ask for, as their users meet them.
 
+mod call_api;
 mod catalogue;
 mod commands;
 mod logs;
 mod notifications;
+mod sql_query;
 mod workspace;

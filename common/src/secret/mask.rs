@@ -28,9 +28,21 @@ impl Mask {
     /// Masks these values, and what they look like in JSON, in an address, and in base64.
     pub fn new<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         let mut forms: Vec<String> = values.flat_map(forms).filter(|form| form.len() > 2).collect();
-        forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        forms.sort_by(|a, b| longest_first(a, b));
         forms.dedup();
         Self { forms }
+    }
+
+    /// These, and `more` values.
+    #[must_use]
+    pub fn with<'a>(&self, more: impl Iterator<Item = &'a str>) -> Self {
+        let mut both = Self::new(more);
+        if !both.is_empty() {
+            both.forms.extend(self.forms.iter().cloned());
+            both.forms.sort_by(|a, b| longest_first(a, b));
+            return both;
+        }
+        self.clone()
     }
 
     /// Whether there is nothing to mask.
@@ -79,6 +91,10 @@ impl Mask {
             other => other,
         }
     }
+}
+
+fn longest_first(a: &str, b: &str) -> std::cmp::Ordering {
+    b.len().cmp(&a.len()).then_with(|| a.cmp(b))
 }
 
 /// What a value may look like in what a node says.
@@ -153,5 +169,7 @@ mod tests {
     fn one_within_another_leaves_no_rest() {
         let mask = Mask::new(["open-sesame", "open-sesame-please"].into_iter());
         assert_eq!(mask.text("open-sesame-please"), MASK);
+        let mask = Mask::new(["sesame"].into_iter()).with(["open-sesame"].into_iter());
+        assert_eq!(mask.text("open-sesame, sesame"), "***, ***");
     }
 }

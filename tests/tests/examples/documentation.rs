@@ -19,6 +19,7 @@ async fn definitions_in_the_documentation_are_valid() {
     let files = [
         "README.md",
         "docs/pipelines.md",
+        "docs/tools.md",
         "docs/commands.md",
         "docs/workspace.md",
         "docs/notifications.md",

@@ -138,6 +138,10 @@ async fn programs_run_under_another_user_where_the_worker_may_say_so() {
     let expected = format!("65534\n65533\n65533\nfrom the worker\n{home}\n{home}\n");
     assert_eq!(run.node("use").output["stdout"], expected);
     assert_eq!(run.node("read").output["content"], "more\n");
+    // Root's own program would load it.
+    let loads = json!({"argv": ["true"], "env": {"LD_PRELOAD": "/tmp/x.so"}});
+    let (kind, message, _) = error(&self::run(&fleet, "loads", loads).await);
+    assert!(kind == "permanent" && message.contains("GATHERING_COMMAND_USER"), "{message}");
     fleet.finish().await;
     let _ = std::fs::remove_dir_all(&folder);
 }

@@ -7,7 +7,6 @@ use common::secret::Mask;
 use common::store;
 use common::store::secrets;
 use serde_json::{Map, Value};
-use tools::Failure;
 
 use super::perform::Ended;
 use crate::core::Worker;
@@ -63,13 +62,7 @@ pub(super) fn masked(result: Result<Value, Ended>, mask: &Mask) -> Result<Value,
     }
     match result {
         Ok(output) => Ok(mask.value(output)),
-        Err(Ended::Failed(failure)) => Err(Ended::Failed(match failure {
-            Failure::Permanent { message } => Failure::Permanent { message: mask.text(&message) },
-            Failure::Retryable { message, retry_after } => {
-                Failure::Retryable { message: mask.text(&message), retry_after }
-            }
-            Failure::Cancelled => Failure::Cancelled,
-        })),
+        Err(Ended::Failed(failure)) => Err(Ended::Failed(failure.masked(mask))),
         Err(Ended::Waits { waiting, after, at }) => {
             Err(Ended::Waits { waiting: mask.value(waiting), after, at })
         }

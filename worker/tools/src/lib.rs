@@ -11,6 +11,7 @@
 mod call_api;
 mod context;
 mod echo;
+mod guard;
 mod http;
 mod input;
 mod list_files;
@@ -20,6 +21,7 @@ mod read_file;
 mod run_command;
 mod send_notification;
 mod settings;
+mod sql_query;
 mod tool;
 mod workspace;
 mod write_file;
@@ -49,6 +51,7 @@ const BUILT_IN: &[Kind] = &[
     Kind::of::<read_file::ReadFile>(),
     Kind::of::<run_command::RunCommand>(),
     Kind::of::<send_notification::SendNotification>(),
+    Kind::of::<sql_query::SqlQuery>(),
     Kind::of::<write_file::WriteFile>(),
 ];
 
@@ -80,7 +83,7 @@ impl Tools {
     /// # Errors
     /// When one cannot work at all with its settings, which the error names.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
-        let shared = Shared::open(&settings.shared, settings.confiner)?;
+        let shared = Shared::open(settings.shared, settings.confiner)?;
         let mut tools = BTreeMap::new();
         for (spec, open) in settings.openers {
             let tool = open(&shared)?;

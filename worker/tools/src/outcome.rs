@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::secret::Mask;
 use serde_json::Value;
 
 /// Failures are typed by consequence.
@@ -32,6 +33,18 @@ impl Failure {
     /// Another attempt would end the same way.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::Permanent { message: message.into() }
+    }
+
+    /// Without what must not show.
+    #[must_use]
+    pub fn masked(self, mask: &Mask) -> Self {
+        match self {
+            Self::Permanent { message } => Self::Permanent { message: mask.text(&message) },
+            Self::Retryable { message, retry_after } => {
+                Self::Retryable { message: mask.text(&message), retry_after }
+            }
+            Self::Cancelled => Self::Cancelled,
+        }
     }
 }
 

@@ -10,18 +10,22 @@ mod slack;
 mod smtp;
 mod webhook;
 
+use std::sync::Arc;
+
 use common::tool::Spec;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use reqwest::Client;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::guard::Guard;
+use crate::http::Http;
 use crate::tool::{BuiltIn, NoSettings, Shared, Tool};
 use crate::{Context, Outcome, input};
 
 pub(crate) struct SendNotification {
-    http: Client,
+    guard: Arc<Guard>,
+    http: Arc<Http>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,7 +44,7 @@ impl BuiltIn for SendNotification {
     }
 
     fn open(_: NoSettings, shared: &Shared) -> anyhow::Result<Self> {
-        Ok(Self { http: shared.http.clone() })
+        Ok(Self { guard: shared.guard.clone(), http: shared.http.clone() })
     }
 }
 
@@ -50,7 +54,7 @@ impl Tool for SendNotification {
             match input::read("send_notification", input)? {
                 Config::Webhook(config) => webhook::send(&self.http, config, context).await,
                 Config::Slack(config) => slack::send(&self.http, config, context).await,
-                Config::Email(config) => email::send(*config, context).await,
+                Config::Email(config) => email::send(&self.guard, *config, context).await,
             }
         }
         .boxed()

@@ -8,27 +8,13 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use common::tool::Spec;
 
 use crate::BUILT_IN;
-use crate::run_command::User;
-use crate::tool::Opener;
+use crate::tool::{Opener, SharedSettings};
 
 /// The settings of all tools.
 pub struct Settings {
-    pub(crate) openers: Vec<(Arc<Spec>, Opener)>,
     pub(crate) shared: SharedSettings,
+    pub(crate) openers: Vec<(Arc<Spec>, Opener)>,
     pub(crate) confiner: Option<PathBuf>,
-}
-
-/// What several tools have in common.
-#[derive(Debug, Clone, Args)]
-#[group(skip)]
-pub(crate) struct SharedSettings {
-    /// The folder in which each run has one for its files; without it there are no read_file, write_file and list_files
-    #[arg(long, env = "GATHERING_WORKSPACE", value_name = "PATH")]
-    pub(crate) workspace: Option<PathBuf>,
-    /// Under whom run_command runs programs, `UID` or `UID:GID`: only for a worker that runs as root [default: its own
-    /// user]
-    #[arg(long, env = "GATHERING_COMMAND_USER", value_name = "IDS")]
-    pub(crate) command_user: Option<User>,
 }
 
 impl Settings {
@@ -63,12 +49,12 @@ impl FromArgMatches for Settings {
     }
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let shared = SharedSettings::from_arg_matches_mut(matches)?;
         let mut openers = Vec::new();
         for kind in BUILT_IN {
             openers.push((Arc::new((kind.spec)()), (kind.read)(matches)?));
         }
-        let shared = SharedSettings::from_arg_matches_mut(matches)?;
-        Ok(Self { openers, shared, confiner: None })
+        Ok(Self { shared, openers, confiner: None })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

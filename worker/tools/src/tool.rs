@@ -1,16 +1,18 @@
 //! What a tool is.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use common::tool::{Needs, Spec};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::guard::{AllowedHosts, Guard};
+use crate::http::Http;
 use crate::run_command::User;
-use crate::settings::SharedSettings;
 use crate::workspace::{Owner, Workspace};
-use crate::{Context, Outcome, http};
+use crate::{Context, Outcome};
 
 /// Something that a node can do.
 pub trait Tool: Send + Sync {
@@ -49,10 +51,28 @@ pub(crate) trait BuiltIn: Tool + Sized + 'static {
     fn open(settings: Self::Settings, shared: &Shared) -> anyhow::Result<Self>;
 }
 
+/// The settings that several tools have in common.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SharedSettings {
+    /// Hosts that tools may reach though they are not on the public internet: names, addresses and networks, separated
+    /// by commas; none by default
+    #[arg(long, env = "GATHERING_ALLOWED_HOSTS", default_value = "", value_name = "HOSTS")]
+    pub(crate) allowed_hosts: AllowedHosts,
+    /// The folder in which each run has one for its files; without it there are no read_file, write_file and list_files
+    #[arg(long, env = "GATHERING_WORKSPACE", value_name = "PATH")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Under whom run_command runs programs, `UID` or `UID:GID`: only for a worker that runs as root [default: its own
+    /// user]
+    #[arg(long, env = "GATHERING_COMMAND_USER", value_name = "IDS")]
+    pub(crate) command_user: Option<User>,
+}
+
 /// What several tools use.
 pub(crate) struct Shared {
-    /// Keeps connections alive between nodes.
-    pub(crate) http: reqwest::Client,
+    /// Which hosts they may reach.
+    pub(crate) guard: Arc<Guard>,
+    /// Sends requests to them, and keeps connections alive between nodes.
+    pub(crate) http: Arc<Http>,
     /// Where runs have their files, if the operator gives them a place.
     pub(crate) workspace: Option<Workspace>,
     /// Under whom programs run, if not under the worker's own user.
@@ -63,7 +83,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn open(
-        settings: &SharedSettings,
+        settings: SharedSettings,
         confiner: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
         let user = settings.command_user;
@@ -75,7 +95,9 @@ impl Shared {
         let owner = user.map(|user| Owner { uid: user.uid, gid: user.gid });
         let open = |root: &PathBuf| Workspace::new(root, owner);
         let workspace = settings.workspace.as_ref().map(open).transpose()?;
-        Ok(Self { http: http::client()?, workspace, user, confiner })
+        let guard = Arc::new(Guard::new(settings.allowed_hosts));
+        let http = Arc::new(Http::open(guard.clone())?);
+        Ok(Self { guard, http, workspace, user, confiner })
     }
 }
 

@@ -6,8 +6,7 @@ use reqwest::{Client, Method, Request, Response, StatusCode};
 use super::expected::Expected;
 use super::{chain, label};
 use crate::Failure;
-
-const MOST: usize = 10;
+use crate::http::{Http, Unsent};
 
 /// The headers that go to another origin: those of ours, and those that hold no credential.
 const HARMLESS: [&str; 7] = [
@@ -20,31 +19,40 @@ const HARMLESS: [&str; 7] = [
     "user-agent",
 ];
 
-/// The answer that is no redirect, or an expected one, and the name of the request that got it.
-pub(super) async fn send(
-    client: &Client,
-    mut request: Request,
-    expected: &Expected,
-) -> Result<(String, Response), Failure> {
-    for _ in 0..=MOST {
-        let label = label(request.method(), request.url());
-        let again = request.try_clone().expect("the bodies of call_api are held in memory");
-        let response = client.execute(request).await.map_err(|error| failure(error, &label))?;
-        let status = response.status();
-        if expected.includes(status) || !is_redirect(status) {
-            return Ok((label, response));
+/// How far redirects are followed.
+pub(super) struct Hops<'a> {
+    pub(super) http: &'a Http,
+    pub(super) client: &'a Client,
+    pub(super) expected: &'a Expected,
+    /// None: a redirect is an answer like any other.
+    pub(super) most: usize,
+}
+
+impl Hops<'_> {
+    /// The answer that is no redirect, or an expected one, and the name of the request that got it.
+    pub(super) async fn send(&self, mut request: Request) -> Result<(String, Response), Failure> {
+        for _ in 0..=self.most {
+            let label = label(request.method(), request.url());
+            let again = request.try_clone().expect("the bodies of call_api are held in memory");
+            let sent = self.http.send(self.client, request).await;
+            let response = sent.map_err(|error| failure(error, &label))?;
+            let status = response.status();
+            if self.most == 0 || self.expected.includes(status) || !is_redirect(status) {
+                return Ok((label, response));
+            }
+            let Some(location) = response.headers().get(LOCATION) else {
+                return Ok((label, response));
+            };
+            request = next(again, status, location.as_bytes()).ok_or_else(|| {
+                Failure::permanent(format!("{label} redirects to what is no http(s) address"))
+            })?;
         }
-        let Some(location) = response.headers().get(LOCATION) else {
-            return Ok((label, response));
-        };
-        request = next(again, status, location.as_bytes()).ok_or_else(|| {
-            Failure::permanent(format!("{label} redirects to what is no http(s) address"))
-        })?;
+        Err(Failure::permanent(format!(
+            "more than {} redirects, the last to {}",
+            self.most,
+            label(request.method(), request.url())
+        )))
     }
-    Err(Failure::permanent(format!(
-        "more than {MOST} redirects, the last to {}",
-        label(request.method(), request.url())
-    )))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -91,7 +99,11 @@ fn retain(headers: &mut HeaderMap, keep: impl Fn(&str) -> bool) {
 }
 
 /// No answer. What the client refuses to send stays refused; anything else may pass.
-fn failure(error: reqwest::Error, label: &str) -> Failure {
+fn failure(error: Unsent, label: &str) -> Failure {
+    let error = match error {
+        Unsent::Refused(refused) => return Failure::permanent(format!("{label}: {refused}")),
+        Unsent::Failed(error) => error,
+    };
     let refused = error.is_builder();
     let message = format!("{label}: {}", chain(&error.without_url()));
     if refused { Failure::permanent(message) } else { Failure::retryable(message) }

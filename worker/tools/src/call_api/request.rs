@@ -1,13 +1,15 @@
 //! From a node's config to a request.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::expected::Expected;
+use crate::http::Manner;
 use crate::input::{Scalar, Scalars};
 use crate::{Context, Failure};
 
@@ -25,13 +27,39 @@ pub(super) struct Config {
     json: Option<Value>,
     text: Option<Scalar>,
     form: Option<BTreeMap<String, Scalars>>,
+    auth: Option<Auth>,
+    #[serde(default = "ten")]
+    pub(super) redirects: usize,
+    #[serde(default, with = "common::duration::option")]
+    pub(super) timeout: Option<Duration>,
+    #[serde(default, with = "common::duration::option")]
+    connect_timeout: Option<Duration>,
+    root_certificates: Option<String>,
     #[serde(default)]
     pub(super) expected_status: Expected,
     #[serde(default = "default_limit", deserialize_with = "limit")]
     pub(super) response_limit: u64,
 }
 
+/// Who asks.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields, expecting = "expected `{bearer}` or `{username, password}`")]
+enum Auth {
+    Bearer { bearer: Scalar },
+    Basic { username: Scalar, password: Option<Scalar> },
+}
+
+impl Config {
+    pub(super) fn manner(&self) -> Manner {
+        Manner { connect_timeout: self.connect_timeout, roots: self.root_certificates.clone() }
+    }
+}
+
 const MIB: u64 = 1 << 20;
+
+fn ten() -> usize {
+    10
+}
 
 fn get() -> String {
     "GET".to_owned()
@@ -84,7 +112,20 @@ pub(super) fn build(
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     }
 
+    if config.auth.is_some() && headers.contains_key(AUTHORIZATION) {
+        return Err(Failure::permanent(
+            "`auth` sets the header Authorization: keep one of the two",
+        ));
+    }
     let mut builder = client.request(method, url).headers(headers);
+    // Both mark the header as sensitive.
+    builder = match config.auth {
+        Some(Auth::Bearer { bearer }) => builder.bearer_auth(bearer.into_text()),
+        Some(Auth::Basic { username, password }) => {
+            builder.basic_auth(username.into_text(), password.map(Scalar::into_text))
+        }
+        None => builder,
+    };
     if let Some(json) = config.json {
         builder = builder.json(&json);
     } else if let Some(text) = config.text {

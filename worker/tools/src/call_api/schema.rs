@@ -10,6 +10,9 @@ const DESCRIPTION: &str = "Sends one HTTP request, and returns `{status, headers
 
 pub(super) fn spec() -> Spec {
     let scalars = scalars(json!("object"));
+    let duration = json!({
+        "type": ["string", "null"], "pattern": "^([0-9]+(d|h|ms|m|s))+$", "description": common::duration::FORM,
+    });
     let schema = json!({
         "type": "object",
         "required": ["url"],
@@ -28,7 +31,18 @@ pub(super) fn spec() -> Spec {
             "json": {},
             "text": {"type": ["string", "number", "boolean", "null"], "description": "a string"},
             "form": self::scalars(json!(["object", "null"])),
+            "auth": auth(),
             "expected_status": status(),
+            "redirects": {
+                "type": "integer", "minimum": 0, "maximum": 20,
+                "description": "how many redirects are followed: a number from 0 to 20",
+            },
+            "timeout": duration,
+            "connect_timeout": duration,
+            "root_certificates": {
+                "type": ["string", "null"], "pattern": "-----BEGIN CERTIFICATE-----|\\{[{%]",
+                "description": "certificates in PEM, from -----BEGIN CERTIFICATE----- on",
+            },
             "response_limit": {
                 "type": "integer", "minimum": 0, "maximum": 16 << 20,
                 "description": "a number of bytes up to 16777216 (16 MiB)",
@@ -37,6 +51,20 @@ pub(super) fn spec() -> Spec {
         "allOf": [one_body("json", "text"), one_body("json", "form"), one_body("text", "form")],
     });
     tool::spec("call_api", DESCRIPTION, schema, None)
+}
+
+fn auth() -> Value {
+    let text = json!({"type": ["string", "number", "boolean"], "description": "a string"});
+    json!({
+        "description": "`{bearer}`, or `{username, password}`",
+        "properties": {"bearer": text, "username": text, "password": text},
+        "additionalProperties": false,
+        "oneOf": [
+            {"type": "null"},
+            {"type": "object", "required": ["bearer"], "not": {"anyOf": [{"required": ["username"]}, {"required": ["password"]}]}},
+            {"type": "object", "required": ["username"], "not": {"required": ["bearer"]}},
+        ],
+    })
 }
 
 fn one_body(one: &str, other: &str) -> Value {

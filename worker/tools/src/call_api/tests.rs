@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod guarded;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::response;
-use crate::http::client;
+use crate::guard::Guard;
+use crate::http::Http;
 use crate::tests::{context, permanent, retryable};
 use crate::{Context, Failure, Outcome};
 
@@ -96,12 +99,17 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// A client that may reach these hosts.
+fn http(allowed: &str) -> Http {
+    Http::open(Arc::new(Guard::new(allowed.parse().unwrap()))).unwrap()
+}
+
 async fn call(input: Value) -> Outcome {
     call_in(input, &context()).await
 }
 
 async fn call_in(input: Value, context: &Context) -> Outcome {
-    super::run(&client().unwrap(), input, context).await
+    super::run(&http("127.0.0.1"), input, context).await
 }
 
 #[tokio::test]
@@ -417,7 +425,7 @@ async fn redirects_end() {
 #[tokio::test]
 async fn connections_are_kept() {
     let server = Server::fixed("200 OK", "a").await;
-    let client = client().unwrap();
+    let client = http("127.0.0.1");
     for _ in 0..5 {
         super::run(&client, json!({ "url": server.url("/") }), &context()).await.unwrap();
     }
@@ -436,4 +444,89 @@ async fn a_failed_handshake_is_a_connect_error() {
     });
     let message = retryable(call(json!({ "url": url })).await);
     assert!(message.contains("GET https://127.0.0.1") && message.contains("Connect"), "{message}");
+}
+
+#[tokio::test]
+async fn who_asks_is_said_by_bearer_or_by_name_and_password() {
+    let server = Server::fixed("200 OK", "").await;
+    for (auth, sent) in [
+        (json!({ "bearer": "t0k3n" }), "Bearer t0k3n"),
+        (json!({ "username": "u", "password": "p:ä" }), "Basic dTpwOsOk"),
+        (json!({ "username": "u" }), "Basic dTo="),
+    ] {
+        call(json!({ "url": server.url("/"), "auth": auth })).await.unwrap();
+        assert_eq!(header(&server.asked().pop().unwrap(), "authorization"), Some(sent));
+    }
+    let both = json!({ "url": server.url("/"), "auth": { "bearer": "t" }, "headers": { "authorization": "x" } });
+    assert!(permanent(call(both).await).contains("keep one"));
+}
+
+#[tokio::test]
+async fn redirects_are_counted_and_may_be_none() {
+    let server = Server::fixed("302 Moved\nLocation: /", "").await;
+    let input = |redirects: u8, expected: Value| json!({ "url": server.url("/"), "redirects": redirects, "expected_status": expected });
+    assert!(permanent(call(input(2, json!("2xx"))).await).contains("more than 2 redirects"));
+    assert_eq!(server.asked().len(), 3);
+    assert!(permanent(call(input(0, json!("2xx"))).await).contains("answered 302"));
+    assert_eq!(call(input(0, json!("3xx"))).await.unwrap()["headers"]["location"], "/");
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_longer_than_its_timeout_is_retryable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_request(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let message = retryable(call(json!({ "url": url, "timeout": "200ms" })).await);
+    assert!(message.contains("within 200ms"), "{message}");
+    // The server sees the connection closed.
+    timeout(Duration::from_secs(5), tasks.join_next()).await.unwrap();
+    let message = permanent(call(json!({ "url": url, "timeout": "soon" })).await);
+    assert!(message.contains("timeout"), "{message}");
+}
+
+#[tokio::test]
+async fn root_certificates_must_be_some() {
+    for pem in ["", "-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----"] {
+        let message = permanent(
+            call(json!({ "url": "https://127.0.0.1:1/", "root_certificates": pem })).await,
+        );
+        assert!(message.contains("root_certificates"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_when_its_root_is_given() {
+    let http = http("127.0.0.1");
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read_buf(&mut Vec::new()).await;
+            let _ = stream.write_all(&answer("200 OK\nConnection: close", "in private")).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let unknown = retryable(super::run(&http, json!({ "url": url }), &context()).await);
+    assert!(unknown.contains("certificate"), "{unknown}");
+    let trusted =
+        json!({ "url": url, "root_certificates": own.cert.pem(), "connect_timeout": "5s" });
+    for _ in 0..2 {
+        let output = super::run(&http, trusted.clone(), &context()).await.unwrap();
+        assert_eq!(output["body"], "in private");
+    }
 }

@@ -160,9 +160,11 @@ impl Programs {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return Err(format!("`{}` cannot be set in `env`", name.replace('\0', "\u{fffd}")));
             }
-            if name.starts_with("LD_") && self.commands != Commands::All {
+            // Under another user, the worker's own program would load it first, as root.
+            let is_loaded = name.starts_with("LD_") || name == "GLIBC_TUNABLES";
+            if is_loaded && (self.commands != Commands::All || self.user.is_some()) {
                 return Err(format!(
-                    "`{name}` in `env` would make a listed program load other code: it needs GATHERING_COMMANDS=*"
+                    "`{name}` in `env` would make a program load other code: it needs GATHERING_COMMANDS=*, without GATHERING_COMMAND_USER"
                 ));
             }
         }

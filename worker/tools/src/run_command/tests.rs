@@ -7,15 +7,15 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{Commands, Limits, Programs};
-use crate::settings::SharedSettings;
 use crate::tests::{context, permanent, retryable};
-use crate::tool::Shared;
+use crate::tool::{Shared, SharedSettings};
 use crate::{Context, Failure, GRACE, Outcome};
 
 /// Without limits, which only a worker can set, and without a workspace.
 fn programs(commands: Commands) -> Programs {
-    let shared = SharedSettings { workspace: None, command_user: None };
-    Programs::new(commands, Limits::default(), &Shared::open(&shared, None).unwrap())
+    let allowed_hosts = "".parse().unwrap();
+    let shared = SharedSettings { allowed_hosts, workspace: None, command_user: None };
+    Programs::new(commands, Limits::default(), &Shared::open(shared, None).unwrap())
 }
 
 async fn run(input: Value) -> Outcome {

@@ -14,6 +14,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::smtp;
+use crate::guard::Guard;
 use crate::input::Scalar;
 use crate::{Context, Failure, Outcome};
 
@@ -65,7 +66,7 @@ fn address(field: &str, text: &str) -> Result<Mailbox, Failure> {
     })
 }
 
-pub(super) async fn send(config: Config, context: &Context) -> Outcome {
+pub(super) async fn send(guard: &Guard, config: Config, context: &Context) -> Outcome {
     let from = address("from", &config.from)?;
     let id = message_id(&context.idempotency_key, from.email.domain());
     let recipients = [("to", &config.to), ("cc", &config.cc), ("bcc", &config.bcc)]
@@ -86,7 +87,7 @@ pub(super) async fn send(config: Config, context: &Context) -> Outcome {
         builder = builder.reply_to(address("reply_to", reply_to)?);
     }
     let message = body(builder.subject(config.subject.into_text()), config.text, config.html)?;
-    smtp::deliver(&config.smtp, message, context).await?;
+    smtp::deliver(guard, &config.smtp, &message, context).await?;
     Ok(json!({"channel": "email", "message_id": id, "recipients": count}))
 }
 

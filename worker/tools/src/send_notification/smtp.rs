@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
+use crate::guard::Guard;
 use crate::http::chain;
 use crate::{Context, Failure};
 
@@ -100,23 +101,41 @@ impl Server {
 
 /// Returns once the server has taken the mail for all its recipients.
 pub(super) async fn deliver(
+    guard: &Guard,
     server: &Server,
-    message: Message,
+    message: &Message,
     context: &Context,
 ) -> Result<(), Failure> {
-    let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
-        .port(server.port())
-        .tls(server.tls()?)
-        .timeout(Some(ANSWER));
-    if let Some(credentials) = server.credentials()? {
-        transport = transport.credentials(credentials);
-    }
-    let transport = transport.build();
-    match context.cancel.run_until_cancelled(transport.send(message)).await {
-        None => Err(Failure::Cancelled),
-        Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => Err(failure(server, &error, context)),
-    }
+    let (tls, credentials, text) = (server.tls()?, server.credentials()?, message.formatted());
+    let attempt = async {
+        let mut unconnected = None;
+        // At the addresses that were checked: the name could have others the next time that it is asked for.
+        for address in guard.addresses(&server.host).await? {
+            let mut transport =
+                AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(address.to_string())
+                    .port(server.port())
+                    .tls(tls.clone())
+                    .timeout(Some(ANSWER));
+            if let Some(credentials) = &credentials {
+                transport = transport.credentials(credentials.clone());
+            }
+            match transport.build().send_raw(message.envelope(), &text).await {
+                Ok(_) => return Ok(()),
+                Err(error) if is_unconnected(&error) => unconnected = Some(error),
+                Err(error) => return Err(failure(server, &error, context)),
+            }
+        }
+        Err(match unconnected {
+            Some(error) => failure(server, &error, context),
+            None => Failure::retryable(format!("{} has no address", server.host)),
+        })
+    };
+    context.cancel.run_until_cancelled(attempt).await.unwrap_or(Err(Failure::Cancelled))
+}
+
+/// Whether nothing was said yet, so that another of the server's addresses may do.
+fn is_unconnected(error: &Error) -> bool {
+    error.to_string().starts_with("Connection error") && !is_distrust(error)
 }
 
 fn failure(server: &Server, error: &Error, context: &Context) -> Failure {

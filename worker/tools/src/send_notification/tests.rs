@@ -49,6 +49,19 @@ async fn each_channel_says_what_it_wants() {
         (mail("smtp", json!({"host": "h", "username": "u"})), "`username` and `password`"),
         (mail("smtp", json!({"host": "h", "root_certificates": "x"})), "no certificate in PEM"),
         (mail("text", json!(null)), "/text"),
+        // Nothing that is not public, unless the operator opens it.
+        (
+            mail("smtp", json!({"host": "127.0.0.1", "security": "plain"})),
+            "GATHERING_ALLOWED_HOSTS",
+        ),
+        (
+            json!({"channel": "webhook", "url": "http://127.0.0.1:9/", "body": 1}),
+            "GATHERING_ALLOWED_HOSTS",
+        ),
+        (
+            json!({"channel": "slack", "url": "http://[::1]:9/", "text": 1}),
+            "GATHERING_ALLOWED_HOSTS",
+        ),
     ] {
         let message = refused(input.clone()).await;
         assert!(message.contains(words), "{input}: {message}");

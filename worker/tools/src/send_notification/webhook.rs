@@ -11,11 +11,11 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reqwest::Client;
 use ring::hmac;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::http::Http;
 use crate::input::Scalar;
 use crate::{Context, Outcome, call_api};
 
@@ -36,7 +36,7 @@ pub(super) fn signature(secret: &str, timestamp: u64, body: &str) -> String {
     signed.as_ref().iter().fold("v1=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-pub(super) async fn send(client: &Client, config: Config, context: &Context) -> Outcome {
+pub(super) async fn send(http: &Http, config: Config, context: &Context) -> Outcome {
     let Config { url, body, headers, secret } = config;
     let body = body.to_string();
     let mut headers: BTreeMap<String, String> = headers
@@ -50,6 +50,6 @@ pub(super) async fn send(client: &Client, config: Config, context: &Context) -> 
         headers.insert("x-gathering-signature".to_owned(), signature(&secret, now, &body));
     }
     let call = json!({"method": "POST", "url": url, "headers": headers, "text": body});
-    let answer = call_api::run(client, call, context).await?;
+    let answer = call_api::run(http, call, context).await?;
     Ok(json!({"channel": "webhook", "status": answer["status"]}))
 }
