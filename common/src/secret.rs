@@ -2,6 +2,7 @@
 //! that.
 
 mod mask;
+mod masker;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 
 pub use self::mask::Mask;
+pub use self::masker::Masker;
 use crate::config::{self, Secret, Unusable};
 use crate::store::secrets::Sealed;
 

@@ -83,6 +83,10 @@ const WRONG: &[(&str, &str)] = &[
          and not exists (select from node_runs n where n.run_id = r.id)",
     ),
     (
+        "lines that were printed in no run",
+        "select distinct run_id::text from node_logs l where not exists (select from runs r where r.id = l.run_id)",
+    ),
+    (
         "node runs that ended before they began",
         "select run_id::text || '/' || node from node_runs where finished_at < started_at",
     ),

@@ -21,4 +21,5 @@ pub mod process;
 pub mod proxy;
 pub mod remote_tool;
 pub mod servers;
+pub mod smtp;
 pub mod wait;

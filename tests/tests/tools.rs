@@ -2,5 +2,9 @@
 
 mod call_api;
 mod catalogue;
+mod commands;
 mod leak;
+mod logs;
+mod notifications;
 mod sql_query;
+mod workspace;

@@ -92,7 +92,7 @@ struct Doubt {
 }
 
 /// Silence is an outage.
-async fn bounded<T>(
+pub(crate) async fn bounded<T>(
     work: impl Future<Output = Result<T, store::Error>>,
 ) -> Result<T, store::Error> {
     tokio::time::timeout(SILENCE, work)

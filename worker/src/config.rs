@@ -59,6 +59,14 @@ pub(crate) struct WorkerArgs {
     #[arg(long, env = "GATHERING_DELIVERY_HOLD", default_value = "10m", value_name = "DURATION",
         value_parser = config::duration)]
     pub(crate) delivery_hold: Duration,
+    /// How much is kept of what each attempt prints, half of it from the start and half from the end: bytes, or with
+    /// KiB or MiB, 4MiB at the most; 0 keeps nothing
+    #[arg(long, env = "GATHERING_LOG_LIMIT", default_value = "256KiB", value_name = "SIZE", value_parser = log_limit)]
+    pub(crate) log_limit: usize,
+    /// How long a run's folder in the workspace stays after the run's end
+    #[arg(long, env = "GATHERING_WORKSPACE_RETENTION", default_value = "24h", value_name = "DURATION",
+        value_parser = config::duration)]
+    pub(crate) workspace_retention: Duration,
     /// Its name in GET /v1/workers and in the broker's console [default: host name and process id]
     #[arg(long, env = "GATHERING_NAME", value_name = "NAME")]
     pub(crate) name: Option<String>,
@@ -78,6 +86,13 @@ fn ops_addr(text: &str) -> Result<OpsAddr, String> {
     text.parse().map(OpsAddr::At).map_err(|_| {
         "GATHERING_OPS_ADDR wants an address such as 127.0.0.1:8081, or `off`".to_owned()
     })
+}
+
+fn log_limit(text: &str) -> Result<usize, String> {
+    let size =
+        common::size::parse(text).map_err(|error| format!("GATHERING_LOG_LIMIT: {error}"))?;
+    let size = usize::try_from(size).ok().filter(|size| *size <= 4 << 20);
+    size.ok_or_else(|| "GATHERING_LOG_LIMIT is 4MiB at the most".to_owned())
 }
 
 /// The slots of each lane. Lanes without a number share evenly what is left of `concurrency`.

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::children::Ends;
 use crate::commit::{Assigned, Begun, Claims, Records, Settled, Starts};
 use crate::executor::Compiled;
+use crate::logs::Logs;
 use crate::presence::Presence;
 use crate::quick::Quickness;
 use crate::registry::{Executing, Jobs};
@@ -73,6 +74,8 @@ pub(crate) struct Worker {
     pub(crate) replies: Batcher<Reply, bool>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) tools: Tools,
+    /// What attempts print.
+    pub(crate) logs: Logs,
     /// What secrets are opened with; none when this worker has no key.
     pub(crate) secrets: Option<Keys>,
     /// Held for reading by whatever is executed, for writing by what has to run alone.
@@ -129,6 +132,7 @@ impl Worker {
         tools: Tools,
         secrets: Option<Keys>,
         delivery_hold: Duration,
+        log_limit: usize,
     ) -> Self {
         let core = Arc::new(core);
         let (starts, direct_starts) = Starts::new(core.clone());
@@ -145,6 +149,7 @@ impl Worker {
             replies: Batcher::start("replies", BATCH, replies),
             jobs: Arc::default(),
             tools,
+            logs: Logs::new(core.clone(), log_limit),
             secrets,
             alone: RwLock::new(()),
             turn: Mutex::new(()),

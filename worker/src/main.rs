@@ -6,17 +6,21 @@ mod config;
 mod core;
 mod executor;
 mod intake;
+mod logs;
 mod presence;
 mod quick;
 mod reclaim;
 mod registry;
 mod replies;
 mod serve;
+mod sweep;
 mod watch;
 
 use crate::config::{Cli, Command, OpsAddr};
 
 fn main() -> std::process::ExitCode {
+    // A command's process begins as a worker, and becomes the command here.
+    tools::confine();
     let cli = common::config::parse::<Cli>();
     common::shutdown::run(async {
         match cli.command {

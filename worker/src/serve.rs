@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::config::{OpsAddr, WorkerArgs, lanes};
 use crate::core::{Core, Lane, Worker};
 use crate::registry::Executing;
-use crate::{intake, presence, replies, watch};
+use crate::{intake, presence, replies, sweep, watch};
 
 /// What handed-back node runs get to end and be recorded, after the drain time.
 const HAND_BACK: Duration = Duration::from_secs(8);
@@ -34,7 +34,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     let id = Uuid::now_v7();
     let options: store::Options = database.url.reveal().parse()?;
     let pool = store::connect(store::keyed(options), pool_size(&database));
-    let tools = Tools::open(args.tools)?;
+    let tools = Tools::open(args.tools.confined_by("/proc/self/exe"))?;
     let secrets = args.secrets.resolve()?;
 
     // The last things to end: what is recorded while draining is still published.
@@ -62,8 +62,10 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
         lanes: slots.iter().map(|(lane, size)| (lane.clone(), Lane::new((*size).into()))).collect(),
         draining: shutdown.clone(),
     };
-    let worker = Arc::new(Worker::new(core, tools, secrets, args.delivery_hold));
-    let (consumer, helpers) = open(&worker, broker, slots.into_iter().collect());
+    let worker = Arc::new(Worker::new(core, tools, secrets, args.delivery_hold, args.log_limit));
+    let (consumer, mut helpers) = open(&worker, broker, slots.into_iter().collect());
+    let sweeping = sweep::keep(worker.clone(), args.workspace_retention);
+    helpers.push(AbortOnDropHandle::new(tokio::spawn(sweeping)));
     let readiness = Readiness::new(
         Some(postgres(pool.clone())),
         vec![outbox.publisher().status(), consumer.status()],

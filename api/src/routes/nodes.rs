@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use common::node_log::Stream;
 use common::node_run::NodeState;
+use common::store::node_logs::{self, LogLine};
 use common::store::{nodes, runs};
 use serde::Serialize;
 use serde_json::Value;
@@ -50,17 +52,42 @@ pub(super) struct AttemptView {
     spent: bool,
     started_at: Option<Stamp>,
     finished_at: Option<Stamp>,
+    /// What it printed, first to last; the newest lines of an attempt that runs come within a second or so.
+    logs: Vec<LogView>,
+    /// The lines of the eight newest attempts are here; `?attempt=` reads those of another.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    logs_omitted: bool,
 }
 
+/// A line that a node printed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LogView {
+    /// Its number among all lines of the attempt.
+    seq: i64,
+    /// `stdout`, `stderr`, `log` (said by the tool itself), or `cut`: no line, but a note of how many are left out here.
+    #[schema(value_type = String)]
+    stream: Stream,
+    at: Stamp,
+    text: String,
+}
+
+/// Of how many attempts the lines are shown.
+const LOGGED: usize = 8;
+
 /// Read a node of a run
+///
+/// With its whole output, its attempts, and what they printed: of each attempt the first and the last lines, within the
+/// workers' `GATHERING_LOG_LIMIT`. Lines over 8 KiB go on in another.
 #[utoipa::path(get, path = "/v1/runs/{id}/nodes/{node}", tag = "runs",
-    params(("id" = Uuid, Path), ("node" = String, Path)),
+    params(("id" = Uuid, Path), ("node" = String, Path),
+        ("attempt" = Option<i32>, Query, description = "Only this attempt")),
     responses((status = 200, body = NodeDetail), (status = 404, body = Problem)))]
 pub(super) async fn read(
     State(app): State<App>,
     NodeOfRun(id, node): NodeOfRun,
-    query: Parameters,
+    mut query: Parameters,
 ) -> Result<Json<NodeDetail>, ApiError> {
+    let only = query.number::<i32>("attempt");
     query.finish(())?;
     let run = runs::original(&app.pool, id).await?.ok_or_else(ApiError::no_run)?;
     let outline = app
@@ -101,7 +128,36 @@ pub(super) async fn read(
         detail.started_at = found.started_at.map(Stamp);
         detail.finished_at = found.finished_at.map(Stamp);
     }
+    if let Some(only) = only {
+        detail.attempts.retain(|attempt| attempt.attempt == only);
+        if detail.attempts.is_empty() {
+            return Err(ApiError::new(Kind::Unknown, format!("The node has no attempt {only}.")));
+        }
+    }
+    add_logs(&app, &mut detail).await?;
     Ok(Json(detail))
+}
+
+async fn add_logs(app: &App, detail: &mut NodeDetail) -> Result<(), ApiError> {
+    let older = detail.attempts.len().saturating_sub(LOGGED);
+    let (older, newest) = detail.attempts.split_at_mut(older);
+    older.iter_mut().for_each(|attempt| attempt.logs_omitted = true);
+    if newest.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<i32> = newest.iter().map(|attempt| attempt.attempt).collect();
+    for line in node_logs::read(&app.pool, detail.run, &detail.id, &numbers).await? {
+        if let Some(attempt) = newest.iter_mut().find(|it| it.attempt == line.attempt) {
+            attempt.logs.push(LogView::from(line));
+        }
+    }
+    Ok(())
+}
+
+impl From<LogLine> for LogView {
+    fn from(line: LogLine) -> Self {
+        Self { seq: line.seq, stream: line.stream, at: Stamp(line.at), text: line.text }
+    }
 }
 
 impl AttemptView {
@@ -116,6 +172,8 @@ impl AttemptView {
             spent: attempt.spent,
             started_at: attempt.started_at.map(Stamp),
             finished_at: Some(Stamp(attempt.finished_at)),
+            logs: Vec::new(),
+            logs_omitted: false,
         }
     }
 
@@ -131,6 +189,8 @@ impl AttemptView {
             spent: false,
             started_at: run.started_at.map(Stamp),
             finished_at: run.finished_at.map(Stamp),
+            logs: Vec::new(),
+            logs_omitted: false,
         })
     }
 }

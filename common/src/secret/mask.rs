@@ -6,8 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
+use super::Masker;
+
 /// What stands in their place.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// Values that must not show.
 #[derive(Default, Clone)]
@@ -46,6 +48,16 @@ impl Mask {
     /// Whether there is nothing to mask.
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
+    }
+
+    /// Masks a stream.
+    pub fn masker(self) -> Masker {
+        Masker::new(self)
+    }
+
+    /// What must not show, the longest first.
+    pub(super) fn forms(&self) -> impl Iterator<Item = &[u8]> {
+        self.forms.iter().map(String::as_bytes)
     }
 
     /// A text without them.

@@ -25,9 +25,9 @@ pub struct Place {
 const SLICE: i64 = 500;
 
 /// Deletes a slice of the runs that ended more than `retention_s` seconds ago, and of all that belongs to them:
-/// `limit` node runs, or `limit` attempts, at the most. A run goes last, so that what a slice leaves is found again.
-/// Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed over; so is
-/// what a run has started that goes on: its answer is read from there.
+/// `limit` node runs, attempts or lines that they printed, at the most. A run goes last, so that what a slice leaves is
+/// found again. Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed
+/// over; so is what a run has started that goes on: its answer is read from there.
 pub async fn runs(
     conn: &mut PgConnection,
     retention_s: f64,
@@ -59,7 +59,10 @@ pub async fn runs(
     let next = Place { finished_at: last.finished_at, run: last.id };
     let old: Vec<Uuid> = ended.iter().filter(|run| !run.kept).map(|run| run.id).collect();
     let full = limit as u64;
-    if node_runs(conn, &old, limit).await? == full || attempts(conn, &old, limit).await? == full {
+    if node_runs(conn, &old, limit).await? == full
+        || attempts(conn, &old, limit).await? == full
+        || node_logs(conn, &old, limit).await? == full
+    {
         return Ok(Pruned { runs: 0, next: Some(from) });
     }
     if children(conn, &old, limit).await? == full {
@@ -102,6 +105,18 @@ async fn attempts(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<
     let gone = sqlx::query!(
         "delete from attempts where ctid = any(array(
              select ctid from attempts where run_id = any($1) limit $2))",
+        runs,
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+async fn node_logs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from node_logs where ctid = any(array(
+             select ctid from node_logs where run_id = any($1) limit $2))",
         runs,
         limit
     )

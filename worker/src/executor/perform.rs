@@ -10,7 +10,7 @@ use common::telemetry::Traceparent;
 use common::wait::Wait;
 use futures::FutureExt;
 use serde_json::{Value, json};
-use tools::{Context, Failure};
+use tools::{Context, Failure, Log};
 
 use super::prepare::Work;
 use super::{call, resume};
@@ -67,9 +67,28 @@ pub(super) async fn perform(
         Work::Call(calls) => call::begin(worker, claimed, *calls).await,
         Work::Resume(awaited) => resume::conclude(worker, claimed, *awaited).await,
         Work::Action(action, input) => {
-            act(worker, claimed, stop, (action.as_str(), input), mask).await
+            logged(worker, claimed, stop, (action.as_str(), input), mask).await
         }
     }
+}
+
+/// What the node prints is stored beside it, and all of it before its outcome is.
+async fn logged(
+    worker: &Arc<Worker>,
+    claimed: &Claimed,
+    stop: &Stop,
+    asked: (&str, Value),
+    mask: &Mask,
+) -> Result<Value, Ended> {
+    let log = worker.logs.open(mask);
+    let context = context(claimed, stop, mask, &log);
+    let acted = async {
+        let result = act(worker, claimed, stop, asked, context).await;
+        log.close();
+        result
+    };
+    let (result, ()) = tokio::join!(acted, worker.logs.follow(claimed, &log));
+    result
 }
 
 async fn act(
@@ -77,10 +96,9 @@ async fn act(
     claimed: &Claimed,
     stop: &Stop,
     (action, input): (&str, Value),
-    mask: &Mask,
+    context: Context,
 ) -> Result<Value, Ended> {
     let timeout = claimed.context.graph.node(claimed.node).node.timeout;
-    let context = context(claimed, stop, mask);
     let execution = AssertUnwindSafe(worker.tools.execute(action, input, &context));
     let mut execution = std::pin::pin!(execution.catch_unwind());
     let ended = tokio::select! {
@@ -117,13 +135,15 @@ fn settled(
     }
 }
 
-fn context(claimed: &Claimed, stop: &Stop, mask: &Mask) -> Context {
+fn context(claimed: &Claimed, stop: &Stop, mask: &Mask, log: &Log) -> Context {
     let run = &claimed.context;
     let traceparent = run.traceparent.as_deref().and_then(|text| text.parse::<Traceparent>().ok());
     Context {
         traceparent: traceparent.map(|parent| parent.child().to_string()),
+        pipeline: run.pipeline.clone(),
         mask: mask.clone(),
         cancel: stop.token().child_token(),
+        log: log.clone(),
         ..Context::of(run.id, claimed.id(), claimed.attempt)
     }
 }

@@ -58,7 +58,7 @@ impl Tool for CallApi {
     }
 }
 
-async fn run(http: &Http, input: Value, context: &Context) -> Outcome {
+pub(crate) async fn run(http: &Http, input: Value, context: &Context) -> Outcome {
     // Dropping the call closes its connection.
     tokio::select! {
         biased;

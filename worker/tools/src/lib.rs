@@ -14,11 +14,17 @@ mod echo;
 mod guard;
 mod http;
 mod input;
+mod list_files;
+mod log;
 mod outcome;
+mod read_file;
 mod run_command;
+mod send_notification;
 mod settings;
 mod sql_query;
 mod tool;
+mod workspace;
+mod write_file;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -29,9 +35,12 @@ use common::tool::{Catalogue, Spec};
 use serde_json::Value;
 
 pub use crate::context::Context;
+pub use crate::log::Log;
 pub use crate::outcome::{Failure, Outcome};
+pub use crate::run_command::confine;
 pub use crate::settings::Settings;
 pub use crate::tool::{Availability, Tool};
+pub use crate::workspace::{Found, Sweep};
 
 use crate::tool::{Kind, Shared};
 
@@ -39,8 +48,12 @@ use crate::tool::{Kind, Shared};
 const BUILT_IN: &[Kind] = &[
     Kind::of::<call_api::CallApi>(),
     Kind::of::<echo::Echo>(),
+    Kind::of::<list_files::ListFiles>(),
+    Kind::of::<read_file::ReadFile>(),
     Kind::of::<run_command::RunCommand>(),
+    Kind::of::<send_notification::SendNotification>(),
     Kind::of::<sql_query::SqlQuery>(),
+    Kind::of::<write_file::WriteFile>(),
 ];
 
 /// What a cancelled node has to end by itself. The executor drops it a little later.
@@ -56,7 +69,10 @@ pub fn catalogue() -> Catalogue {
 }
 
 /// The tools of a worker, opened: built once at start, inside the runtime.
-pub struct Tools(BTreeMap<String, Entry>);
+pub struct Tools {
+    tools: BTreeMap<String, Entry>,
+    sweep: Option<Sweep>,
+}
 
 struct Entry {
     spec: Arc<Spec>,
@@ -70,28 +86,34 @@ impl Tools {
     /// # Errors
     /// When one cannot work at all with its settings, which the error names.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
-        let shared = Shared::open(settings.shared)?;
+        let shared = Shared::open(settings.shared, settings.confiner)?;
         let mut tools = BTreeMap::new();
         for (spec, open) in settings.openers {
             let tool = open(&shared)?;
             let availability = tool.availability();
             tools.insert(spec.name().to_owned(), Entry { spec, availability, tool });
         }
-        Ok(Self(tools))
+        let sweep = shared.workspace.as_ref().map(|workspace| workspace.sweep());
+        Ok(Self { tools, sweep })
+    }
+
+    /// What removes the files of runs, if they have a workspace.
+    pub fn sweep(&self) -> Option<&Sweep> {
+        self.sweep.as_ref()
     }
 
     /// The names of those that are enabled here.
     pub fn enabled(&self) -> Vec<String> {
         let enabled =
-            self.0.iter().filter(|(_, entry)| entry.availability == Availability::Enabled);
+            self.tools.iter().filter(|(_, entry)| entry.availability == Availability::Enabled);
         let own = EXECUTE_PIPELINE.to_owned();
         enabled.map(|(name, _)| name.clone()).chain([own]).collect()
     }
 
     /// Executes one attempt of `action` with its rendered input.
     pub async fn execute(&self, action: &str, input: Value, context: &Context) -> Outcome {
-        let Some(Entry { spec, availability, tool }) = self.0.get(action) else {
-            let known = self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let Some(Entry { spec, availability, tool }) = self.tools.get(action) else {
+            let known = self.tools.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(Failure::permanent(format!(
                 "the action `{action}` cannot run on this worker: it has {known}"
             )));

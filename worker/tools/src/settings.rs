@@ -1,6 +1,7 @@
 //! The settings of all tools, as a part of the worker's: each tool has its own.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -13,6 +14,16 @@ use crate::tool::{Opener, SharedSettings};
 pub struct Settings {
     pub(crate) shared: SharedSettings,
     pub(crate) openers: Vec<(Arc<Spec>, Opener)>,
+    pub(crate) confiner: Option<PathBuf>,
+}
+
+impl Settings {
+    /// With a program that calls [`confine`](crate::confine) first: it sets the limits under which programs run.
+    #[must_use]
+    pub fn confined_by(mut self, program: impl Into<PathBuf>) -> Self {
+        self.confiner = Some(program.into());
+        self
+    }
 }
 
 impl fmt::Debug for Settings {
@@ -43,7 +54,7 @@ impl FromArgMatches for Settings {
         for kind in BUILT_IN {
             openers.push((Arc::new((kind.spec)()), (kind.read)(matches)?));
         }
-        Ok(Self { shared, openers })
+        Ok(Self { shared, openers, confiner: None })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

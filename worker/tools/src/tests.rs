@@ -175,7 +175,10 @@ fn each_mistake_in_a_definition_is_one_error_where_it_is() {
         (command("argv", json!("ls -l")), "/argv", "a list: the program"),
         (command("argv", json!(["ls", null])), "/argv/1", "a string"),
         (command("env", json!({"A": []})), "/env/A", "a string"),
-        (command("cwd", json!("tmp")), "/cwd", "an absolute path"),
+        (command("cwd", json!(7)), "/cwd", "a folder in the run's workspace"),
+        (command("retry_exit_codes", json!(["75"])), "/retry_exit_codes/0", "from 0 to 255"),
+        (command("limits", json!({"disk": 1})), "/limits/disk", "no field `disk`"),
+        (command("limits", json!({"open_files": 0})), "/limits/open_files", "a number"),
         (command("ok_exit_codes", json!([256])), "/ok_exit_codes/0", "from 0 to 255"),
         (command("shell", json!(true)), "/shell", "no field `shell`"),
     ] {

@@ -1,5 +1,6 @@
 //! What a tool is.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -9,6 +10,8 @@ use serde_json::Value;
 
 use crate::guard::{AllowedHosts, Guard};
 use crate::http::Http;
+use crate::run_command::User;
+use crate::workspace::{Owner, Workspace};
 use crate::{Context, Outcome};
 
 /// Something that a node can do.
@@ -54,7 +57,14 @@ pub(crate) struct SharedSettings {
     /// Hosts that tools may reach though they are not on the public internet: names, addresses and networks, separated
     /// by commas; none by default
     #[arg(long, env = "GATHERING_ALLOWED_HOSTS", default_value = "", value_name = "HOSTS")]
-    allowed_hosts: AllowedHosts,
+    pub(crate) allowed_hosts: AllowedHosts,
+    /// The folder in which each run has one for its files; without it there are no read_file, write_file and list_files
+    #[arg(long, env = "GATHERING_WORKSPACE", value_name = "PATH")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Under whom run_command runs programs, `UID` or `UID:GID`: only for a worker that runs as root [default: its own
+    /// user]
+    #[arg(long, env = "GATHERING_COMMAND_USER", value_name = "IDS")]
+    pub(crate) command_user: Option<User>,
 }
 
 /// What several tools use.
@@ -63,12 +73,31 @@ pub(crate) struct Shared {
     pub(crate) guard: Arc<Guard>,
     /// Sends requests to them, and keeps connections alive between nodes.
     pub(crate) http: Arc<Http>,
+    /// Where runs have their files, if the operator gives them a place.
+    pub(crate) workspace: Option<Workspace>,
+    /// Under whom programs run, if not under the worker's own user.
+    pub(crate) user: Option<User>,
+    /// What sets the limits of programs.
+    pub(crate) confiner: Option<PathBuf>,
 }
 
 impl Shared {
-    pub(crate) fn open(settings: SharedSettings) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        settings: SharedSettings,
+        confiner: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
+        let user = settings.command_user;
+        anyhow::ensure!(
+            user.is_none() || rustix::process::geteuid().is_root(),
+            "GATHERING_COMMAND_USER: only a worker that runs as root can run programs under another user; start it as \
+             root, or leave this out"
+        );
+        let owner = user.map(|user| Owner { uid: user.uid, gid: user.gid });
+        let open = |root: &PathBuf| Workspace::new(root, owner);
+        let workspace = settings.workspace.as_ref().map(open).transpose()?;
         let guard = Arc::new(Guard::new(settings.allowed_hosts));
-        Ok(Self { http: Arc::new(Http::open(guard.clone())?), guard })
+        let http = Arc::new(Http::open(guard.clone())?);
+        Ok(Self { guard, http, workspace, user, confiner })
     }
 }
 

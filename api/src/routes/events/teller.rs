@@ -10,8 +10,8 @@ use uuid::Uuid;
 #[derive(Debug, PartialEq)]
 pub(super) struct Told {
     pub(super) name: String,
-    /// All up to this count has been told: a client that comes back with it misses nothing.
-    pub(super) id: i64,
+    /// All up to this count has been told: a client that comes back with it misses nothing. Lines have none.
+    pub(super) id: Option<i64>,
     pub(super) data: Value,
 }
 
@@ -67,7 +67,7 @@ impl Teller {
             "run": self.run, "node": null, "state": changes.state.name(), "attempt": null,
             "at": changes.at.as_ref().map(clock::text), "error": changes.error,
         });
-        Told { name: format!("run.{}", changes.state.name()), id, data }
+        Told { name: format!("run.{}", changes.state.name()), id: Some(id), data }
     }
 
     fn of_node(&self, node: &NodeChange, id: i64) -> Told {
@@ -75,7 +75,7 @@ impl Teller {
             "run": self.run, "node": node.node, "state": node.state.name(), "attempt": node.attempt,
             "at": node.at.as_ref().map(clock::text), "error": node.error,
         });
-        Told { name: format!("node.{}", node.state.name()), id, data }
+        Told { name: format!("node.{}", node.state.name()), id: Some(id), data }
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn told(teller: &mut Teller, changes: &Changes) -> Vec<(String, i64)> {
-        teller.tell(changes).into_iter().map(|told| (told.name, told.id)).collect()
+        teller.tell(changes).into_iter().filter_map(|told| Some((told.name, told.id?))).collect()
     }
 
     fn events(expected: &[(&str, i64)]) -> Vec<(String, i64)> {

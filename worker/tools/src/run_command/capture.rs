@@ -3,6 +3,8 @@
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::Log;
+
 pub(super) struct Capture {
     bytes: Vec<u8>,
     limit: usize,
@@ -22,11 +24,18 @@ impl Capture {
         Self { bytes: Vec::new(), limit, truncated: false }
     }
 
-    /// Reads to the end. Beyond the limit it only drains: the program must neither block nor die of a closed pipe.
-    pub(super) async fn fill(&mut self, pipe: Option<impl AsyncRead + Unpin>) {
+    /// Reads to the end, and prints all of it. Beyond the limit it only drains: the program must neither block nor die
+    /// of a closed pipe.
+    pub(super) async fn fill(
+        &mut self,
+        pipe: Option<impl AsyncRead + Unpin>,
+        log: &Log,
+        stream: common::node_log::Stream,
+    ) {
         let Some(mut pipe) = pipe else { return };
         let mut chunk = vec![0; 16 << 10];
         while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
+            log.print(stream, &chunk[..read]);
             let kept = read.min(self.limit - self.bytes.len());
             self.bytes.extend_from_slice(&chunk[..kept]);
             self.truncated |= kept < read;

@@ -2,10 +2,16 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 
+use super::confine;
+use super::limits::{Limits, User};
 use super::warden::Warden;
+use crate::tool::Shared;
+use crate::workspace::Workspace;
 
 /// `GATHERING_COMMANDS`: nothing (the default), `*` for all programs, or names and absolute paths between commas.
 ///
@@ -48,22 +54,59 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 pub(crate) struct Programs {
     commands: Commands,
     environment: Vec<(OsString, OsString)>,
+    pub(super) limits: Limits,
+    pub(super) user: Option<User>,
+    /// What sets limits. Only tests do without.
+    confiner: Option<PathBuf>,
+    pub(super) workspace: Option<Workspace>,
     pub(super) warden: Warden,
 }
 
 impl Programs {
-    pub(crate) fn new(commands: Commands) -> Self {
+    pub(super) fn new(commands: Commands, limits: Limits, shared: &Shared) -> Self {
         let inherited = |(name, _): &(OsString, OsString)| INHERITED.iter().any(|own| name == own);
         let mut environment: Vec<_> = std::env::vars_os().filter(inherited).collect();
         if !environment.iter().any(|(name, _)| name == "PATH") {
             environment.push(("PATH".into(), DEFAULT_PATH.into()));
         }
-        Self { commands, environment, warden: Warden::default() }
+        let user = shared.user;
+        if user.is_some() {
+            // They are the worker's own user's.
+            environment.retain(|(name, _)| name != "HOME" && name != "USER");
+        }
+        Self {
+            commands,
+            environment,
+            limits,
+            user,
+            confiner: shared.confiner.clone(),
+            workspace: shared.workspace.clone(),
+            warden: Warden::default(),
+        }
     }
 
     /// Whether none may run.
     pub(super) fn are_none(&self) -> bool {
         self.commands == Commands::None
+    }
+
+    /// The command that runs a file under a name, within these limits and the operator's.
+    pub(super) fn command(
+        &self,
+        program: &Path,
+        name: &str,
+        limits: Limits,
+    ) -> Result<Command, String> {
+        let limits = limits.within(self.limits);
+        match &self.confiner {
+            Some(confiner) => Ok(confine::command(confiner, program, name, limits, self.user)),
+            None if limits.is_none() && self.user.is_none() => {
+                let mut command = Command::new(program);
+                command.arg0(name);
+                Ok(command)
+            }
+            None => Err("this worker cannot set limits for programs".to_owned()),
+        }
     }
 
     pub(super) fn environment(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
@@ -117,9 +160,11 @@ impl Programs {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return Err(format!("`{}` cannot be set in `env`", name.replace('\0', "\u{fffd}")));
             }
-            if name.starts_with("LD_") && self.commands != Commands::All {
+            // Under another user, the worker's own program would load it first, as root.
+            let is_loaded = name.starts_with("LD_") || name == "GLIBC_TUNABLES";
+            if is_loaded && (self.commands != Commands::All || self.user.is_some()) {
                 return Err(format!(
-                    "`{name}` in `env` would make a listed program load other code: it needs GATHERING_COMMANDS=*"
+                    "`{name}` in `env` would make a program load other code: it needs GATHERING_COMMANDS=*, without GATHERING_COMMAND_USER"
                 ));
             }
         }

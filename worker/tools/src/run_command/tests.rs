@@ -6,16 +6,24 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::{Commands, Programs};
+use super::{Commands, Limits, Programs};
 use crate::tests::{context, permanent, retryable};
+use crate::tool::{Shared, SharedSettings};
 use crate::{Context, Failure, GRACE, Outcome};
+
+/// Without limits, which only a worker can set, and without a workspace.
+fn programs(commands: Commands) -> Programs {
+    let allowed_hosts = "".parse().unwrap();
+    let shared = SharedSettings { allowed_hosts, workspace: None, command_user: None };
+    Programs::new(commands, Limits::default(), &Shared::open(shared, None).unwrap())
+}
 
 async fn run(input: Value) -> Outcome {
     run_in(input, &context()).await
 }
 
 async fn run_in(input: Value, context: &Context) -> Outcome {
-    super::run(&Programs::new(Commands::All), input, context).await
+    super::run(&programs(Commands::All), input, context).await
 }
 
 async fn sh(script: &str) -> Outcome {
@@ -168,7 +176,7 @@ async fn what_cannot_be_started_is_permanent() {
 #[tokio::test]
 async fn r12_a_program_that_is_not_listed_does_not_run_and_the_message_names_the_setting() {
     let try_with = async |commands: &str, input: Value| {
-        super::run(&Programs::new(commands.parse().unwrap()), input, &context()).await
+        super::run(&programs(commands.parse().unwrap()), input, &context()).await
     };
     for (commands, program, runs) in [
         ("", "echo", false),
@@ -329,7 +337,7 @@ async fn the_warden_kills_what_runs_when_the_worker_dies_and_nothing_else() {
 
 #[tokio::test]
 async fn many_at_once() {
-    let programs = Programs::new(Commands::All);
+    let programs = programs(Commands::All);
     let context = context();
     let calls = (0..64).map(|n| super::run(&programs, json!({ "argv": ["echo", n] }), &context));
     for (n, outcome) in futures::future::join_all(calls).await.into_iter().enumerate() {
