@@ -27,6 +27,7 @@ pub mod pipelines;
 pub mod principals;
 pub mod probes;
 pub mod prune;
+pub mod pulse;
 pub mod reclaim;
 pub mod record;
 pub mod remote;

@@ -9,9 +9,10 @@ pub mod settle;
 mod slice;
 pub mod timers;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::store::leader::{LeaderError, Session};
+use common::store::pulse::{self, Pulse};
 use futures::future::BoxFuture;
 
 use crate::post::Post;
@@ -22,7 +23,35 @@ pub struct Desk<'s> {
     pub session: &'s mut Session,
     /// The way to the broker.
     pub post: &'s mut Post,
+    /// What awaited the leader at the last look, and when that was.
+    pub pulse: &'s mut Option<(Instant, Pulse)>,
 }
+
+impl Desk<'_> {
+    /// What awaits the leader, as of [`FRESH`] ago at most; the times are as of now. A duty that finds work there does
+    /// it until its own look finds none.
+    pub async fn pulse(&mut self) -> Result<Pulse, LeaderError> {
+        if let Some((at, mut pulse)) = *self.pulse
+            && at.elapsed() < FRESH
+        {
+            let since = at.elapsed().as_secs_f64();
+            pulse.schedule_in = pulse.schedule_in.map(|seconds| seconds - since);
+            pulse.timer_in = pulse.timer_in.map(|seconds| seconds - since);
+            return Ok(pulse);
+        }
+        let pulse = pulse::look(self.session.reader()).await?;
+        *self.pulse = Some((Instant::now(), pulse));
+        Ok(pulse)
+    }
+
+    /// Something was done: what the last look found is over.
+    pub fn stale(&mut self) {
+        *self.pulse = None;
+    }
+}
+
+/// How long a look serves all duties: with the shortest rest, a moment less than it, one look a rest.
+const FRESH: Duration = Duration::from_millis(195);
 
 /// Something that has to be done because time has passed.
 pub trait Duty: Send {

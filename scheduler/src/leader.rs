@@ -102,6 +102,7 @@ impl<D: Fn() -> Vec<Box<dyn Duty>>> Candidate<D> {
         self.post.clear();
         let mut agenda = Agenda::new((self.duties)(), Instant::now());
         let mut pinged_at = Instant::now();
+        let mut pulse = None;
         loop {
             let turn = agenda.next();
             tokio::time::sleep_until(turn.due_at().min(pinged_at + PING).into()).await;
@@ -116,7 +117,8 @@ impl<D: Fn() -> Vec<Box<dyn Duty>>> Candidate<D> {
             let started = Instant::now();
             metrics::histogram!("gathering_leader_lag_seconds", "duty" => turn.name())
                 .record(started.duration_since(turn.due_at()).as_secs_f64());
-            let mut desk = Desk { session: &mut *session, post: &mut self.post };
+            let post = &mut self.post;
+            let mut desk = Desk { session: &mut *session, post, pulse: &mut pulse };
             match patiently(turn.duty().step(&mut desk)).await {
                 Ok(rest) => turn.done(Instant::now() + rest),
                 Err(Ended::Session(error)) if error.is_refusal() => {

@@ -68,7 +68,7 @@ pub(crate) async fn go(
 async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigned>> {
     let Assigned { claimed, entry } = assigned;
     let outcome = if reclaim::runs_alone(claimed.losses) {
-        alone(worker, &claimed, &entry).await
+        Box::pin(alone(worker, &claimed, &entry)).await
     } else {
         // Nor is anything executed that was claimed just before.
         match worker.alone.try_read() {
@@ -87,7 +87,7 @@ async fn execute(worker: &Arc<Worker>, assigned: Assigned) -> Option<Vec<Assigne
         }
         Err(error) => {
             tracing::error!(%error, "the outcome could not be recorded");
-            lose(worker, &claimed).await
+            Box::pin(lose(worker, &claimed)).await
         }
     }
 }

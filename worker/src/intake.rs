@@ -94,7 +94,7 @@ async fn slot(worker: &Worker, lane: &str) -> Option<OwnedSemaphorePermit> {
 async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::Error>> {
     let begun = match &job.task {
         Task::Probe { probe } => {
-            let mut conn = worker.core.pool.acquire().await?;
+            let mut conn = Box::pin(worker.core.pool.acquire()).await?;
             workers::arrived(&mut conn, *probe).await?;
             return Ok(Vec::new());
         }
@@ -121,8 +121,8 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
     match begun {
         Begun::Assigned(assigned) => Ok(assigned),
         Begun::Over => Ok(Vec::new()),
-        Begun::NotQueued => reclaim::look(worker, run, job.id).await,
-        Begun::Unreadable(why) => break_off(worker, run, &why).await.map(|()| Vec::new()),
+        Begun::NotQueued => Box::pin(reclaim::look(worker, run, job.id)).await,
+        Begun::Unreadable(why) => Box::pin(break_off(worker, run, &why)).await.map(|()| Vec::new()),
     }
 }
 

@@ -53,16 +53,6 @@ pub struct Fired {
     pub ended: Vec<Uuid>,
 }
 
-/// Seconds until the earliest timer is due: zero or less when it is. None when there is no timer.
-pub async fn next_due_in(conn: &mut PgConnection) -> Result<Option<f64>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select extract(epoch from due_at - clock_timestamp())::float8 as "seconds!"
-           from timers order by due_at limit 1"#
-    )
-    .fetch_optional(conn)
-    .await
-}
-
 /// Timers that are due, earliest first. Nothing is locked yet: the order is runs first.
 pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<Timer>, sqlx::Error> {
     sqlx::query_as!(

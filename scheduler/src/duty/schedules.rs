@@ -46,12 +46,15 @@ impl Duty for Due {
         desk: &'a mut Desk<'_>,
     ) -> BoxFuture<'a, Result<Duration, LeaderError>> {
         async move {
-            match due::next_due_in(desk.session.reader()).await? {
+            match desk.pulse().await?.schedule_in {
                 None => Ok(REST),
                 Some(seconds) if seconds > 0.0 => {
                     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(REST).min(REST))
                 }
-                Some(_) => self.fire_slice(desk).await,
+                Some(_) => {
+                    desk.stale();
+                    self.fire_slice(desk).await
+                }
             }
         }
         .boxed()

@@ -12,7 +12,7 @@ use super::slice::Slice;
 use super::{Desk, Duty};
 
 /// How long a timer that is due by now may wait to be seen.
-const REST: Duration = Duration::from_millis(150);
+const REST: Duration = Duration::from_millis(200);
 /// Stopping a run can be long.
 const DEADLINES: usize = 16;
 
@@ -38,12 +38,15 @@ impl Duty for Timers {
         desk: &'a mut Desk<'_>,
     ) -> BoxFuture<'a, Result<Duration, LeaderError>> {
         async move {
-            match timers::next_due_in(desk.session.reader()).await? {
+            match desk.pulse().await?.timer_in {
                 None => Ok(REST),
                 Some(seconds) if seconds > 0.0 => {
                     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(REST).min(REST))
                 }
-                Some(_) => self.fire_slice(desk).await,
+                Some(_) => {
+                    desk.stale();
+                    self.fire_slice(desk).await
+                }
             }
         }
         .boxed()

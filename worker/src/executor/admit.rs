@@ -30,7 +30,7 @@ pub(super) async fn admit(worker: &Arc<Worker>, claimed: &Claimed) -> Result<Adm
         let mut conn = worker.core.pool.acquire().await?;
         breakers::admit(&mut conn, pipeline, claimed.id(), breaker, patience).await
     };
-    match asked.await {
+    match Box::pin(asked).await {
         Ok(Admission::Open(after)) => Err(Outcome::Retry {
             error: NodeError::new(ErrorKind::Retryable, "the breaker is open", claimed.id()),
             after,
@@ -74,7 +74,7 @@ pub(super) async fn report(
             Err(_) => Ok(()),
         }
     };
-    if let Err(error) = told.await {
+    if let Err(error) = Box::pin(told).await {
         tracing::warn!(%error, "the breaker could not be told");
     }
 }

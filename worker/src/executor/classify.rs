@@ -38,7 +38,7 @@ pub(super) async fn classify(
         }
         Err(Ended::Failed(Failure::Retryable { message, retry_after })) => {
             let error = NodeError::new(ErrorKind::Retryable, message, claimed.id());
-            again(worker, claimed, error, retry_after).await
+            Box::pin(again(worker, claimed, error, retry_after)).await
         }
         Err(Ended::Expired(message)) => {
             let error = NodeError::new(ErrorKind::TimedOut, message, claimed.id());
@@ -52,7 +52,7 @@ pub(super) async fn classify(
             let timeout = claimed.context.graph.node(claimed.node).node.timeout;
             let message = format!("it took longer than its time-out of {timeout:?}");
             let error = NodeError::new(ErrorKind::TimedOut, message, claimed.id());
-            again(worker, claimed, error, None).await
+            Box::pin(again(worker, claimed, error, None)).await
         }
     }
 }
@@ -141,7 +141,7 @@ async fn elapsed(worker: &Arc<Worker>, claimed: &Claimed) -> Duration {
         let mut conn = worker.core.pool.acquire().await?;
         outputs::elapsed(&mut conn, claimed.context.id, claimed.id()).await
     };
-    read.await.unwrap_or_else(|error| {
+    Box::pin(read).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the age of the first attempt cannot be read");
         Duration::ZERO
     })

@@ -47,6 +47,10 @@ pub(super) async fn load(
     if context.missing(nodes).is_empty() {
         return Ok(());
     }
+    Box::pin(read(worker, context, nodes)).await
+}
+
+async fn read(worker: &Worker, context: &RunContext, nodes: &[NodeIx]) -> Result<(), store::Error> {
     let mut reconnect = common::retry::Reconnect::new();
     loop {
         let read = async {

@@ -24,8 +24,9 @@ pub(super) async fn opened(
         "the node uses secrets, and this worker has no GATHERING_SECRETS_KEY to open them with",
     )?;
     let names: Vec<String> = names.iter().cloned().collect();
-    let sealed =
-        read(worker, &names).await.map_err(|error| format!("secrets cannot be read: {error}"))?;
+    let sealed = Box::pin(read(worker, &names))
+        .await
+        .map_err(|error| format!("secrets cannot be read: {error}"))?;
     let mut opened = Map::new();
     for secret in &sealed {
         opened.insert(secret.name.clone(), Value::String(keys.open(secret)?));

@@ -26,16 +26,6 @@ pub struct Fired {
     pub rows: Vec<Row>,
 }
 
-/// Seconds until the first schedule is due: zero or less when one is. None when none ever is.
-pub async fn next_due_in(conn: &mut PgConnection) -> Result<Option<f64>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select extract(epoch from due_at - clock_timestamp())::float8 as "seconds!"
-           from schedule_clocks where due_at is not null order by due_at limit 1"#
-    )
-    .fetch_optional(conn)
-    .await
-}
-
 /// Schedules that are due, earliest first. Nothing is locked yet. The clock is read once, apart: compared with a function
 /// that may change from row to row, the index would be read to its end.
 pub async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<Uuid>, sqlx::Error> {

@@ -56,6 +56,14 @@ impl Duty for Follow {
         desk: &'a mut Desk<'_>,
     ) -> BoxFuture<'a, Result<Duration, LeaderError>> {
         async move {
+            let pulse = desk.pulse().await?;
+            if pulse.backfills && self.after.is_none() {
+                self.backfill(desk).await?;
+            }
+            if !pulse.fires {
+                self.after = None;
+                return Ok(REST);
+            }
             self.cancel(desk).await?;
             let started = std::time::Instant::now();
             let limit = self.slice.limit();
@@ -64,11 +72,7 @@ impl Duty for Follow {
             self.note(desk, &look).await?;
             let seen = if look.next.is_some() { limit } else { 0 };
             self.slice.took(seen, started.elapsed());
-            if look.next.is_some() {
-                return Ok(BREATH);
-            }
-            self.backfill(desk).await?;
-            Ok(REST)
+            Ok(if look.next.is_some() { BREATH } else { REST })
         }
         .boxed()
     }

@@ -16,7 +16,7 @@ use super::tell;
 use crate::duty::{Desk, Duty};
 
 /// How long an event may wait to be seen.
-const REST: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(200);
 /// Events of one transaction: each may start many schedules.
 const AT_ONCE: i64 = 50;
 /// Node runs that hear the events of one slice, in one transaction.
@@ -55,6 +55,10 @@ impl Duty for Hear {
 
 impl Hear {
     async fn hear_slice(&mut self, desk: &mut Desk<'_>) -> Result<Duration, LeaderError> {
+        if !desk.pulse().await?.events {
+            return Ok(REST);
+        }
+        desk.stale();
         let limit = if self.careful > 0 { 1 } else { AT_ONCE };
         let mut walk = match self.walk.take() {
             Some(walk) => walk,
