@@ -304,3 +304,43 @@ async fn r7_a_childs_end_whose_message_is_lost_is_counted_by_the_leader() {
     client.wait_for(&below[1], Duration::from_secs(60)).await.expect("cancelled");
     fleet.finish().await;
 }
+
+/// Its answer is read from its run, however long ago that ended.
+#[tokio::test]
+async fn a_child_is_kept_while_its_parent_goes_on_and_pruned_like_any_run_after_that() {
+    let options = FleetOptions { schedulers: 0, ..FleetOptions::default() };
+    let mut fleet = TestFleet::start(options).await;
+    let client = fleet.client();
+    client.create_pipeline(&chain("child", 1)).await;
+    let nodes = [calls("call", "child", json!({})), approval("ask", json!({}))];
+    client.create_pipeline(&pipeline("parent", nodes, [edge("call", "ask")])).await;
+    let run = client.submit("parent", json!({})).await;
+    client.wait_for_node(&run, "ask", "waiting").await;
+    let child = only_child(&client, &run).await;
+    let other = client.action("echo", json!({})).await;
+    client.wait(&other).await.expect("completed");
+    let age = "update runs set finished_at = finished_at - interval '60 days' where finished_at > clock_timestamp() - interval '1 day'";
+    fleet.database().execute(age).await;
+    let leader = fleet.add(Role::Scheduler, &[]);
+    let gone = async |fleet: &TestFleet, run: &str| {
+        eventually(Duration::from_secs(30), "an old run to be pruned", async || {
+            let answer = fleet.client().get(&format!("/v1/runs/{run}")).await;
+            if answer.status == 404 { Ok(()) } else { Err(answer.status) }
+        })
+        .await;
+    };
+    gone(&fleet, &other).await;
+    client.wait(&child).await.expect("completed");
+
+    fleet.stop(Role::Scheduler, leader).await;
+    approve(&client, &run).await;
+    client.wait(&run).await.expect("completed");
+    fleet.database().execute(age).await;
+    fleet.add(Role::Scheduler, &[]);
+    gone(&fleet, &run).await;
+    gone(&fleet, &child).await;
+    for table in ["select count(*) from waits", "select count(*) from children"] {
+        assert_eq!(fleet.database().count(table).await, 0, "{table}");
+    }
+    fleet.finish().await;
+}

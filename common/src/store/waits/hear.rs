@@ -68,6 +68,9 @@ pub async fn hear(
             Err(why) => notes.push((listener.run_id, listener.node, why)),
         }
     }
+    if answers.is_empty() && notes.is_empty() {
+        return Ok(heard);
+    }
     let ids = answers.iter().map(|it| it.0).chain(notes.iter().map(|it| it.0)).collect();
     let mut runs = requeue::lock_runs(conn, ids).await?;
     heard.rows = answer_all(conn, &mut runs, &answers).await?;
