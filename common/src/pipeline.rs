@@ -27,7 +27,9 @@ pub use self::action::{check_action, check_action_in};
 pub use self::check::{Checked, MOST_BYTES, Refused, check, check_graph, circle, stored_graph};
 pub use self::delay::Delay;
 pub use self::input::InputSchema;
-pub use self::waits::{Approval, Call, EXECUTE_PIPELINE, EventWait, OnReject, Undecided};
+pub use self::waits::{
+    Approval, Call, EXECUTE_PIPELINE, EventWait, OnReject, Undecided, execute_pipeline,
+};
 pub use self::yaml::from_yaml;
 use crate::duration;
 use crate::retry::RetryPolicy;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::job::Reason;
-use crate::remote::Call;
+use crate::remote::{Call, LARGEST_INPUT};
 
 /// The most children that one node run may have.
 pub const MOST_CHILDREN: usize = 10_000;
@@ -77,6 +77,13 @@ impl Wait {
         Self { kind, spec, spent, deadline, listens: None, children: None, call: None }
     }
 
+    /// About how many bytes of a statement it takes.
+    pub fn weight(&self) -> usize {
+        let children = |it: &Children| it.bytes + 100 * it.inputs.len();
+        let call = if self.call.is_some() { LARGEST_INPUT } else { 0 };
+        self.children.as_ref().map_or(0, children) + call
+    }
+
     /// What is kept in the node run itself: enough to tell whether an answer is its own.
     pub fn mark(&self) -> Value {
         json!({"for": self.kind.name(), "spent": self.spent})
@@ -97,6 +104,8 @@ pub struct Children {
     pub spec: ChildSpec,
     /// The input of each.
     pub inputs: Vec<Value>,
+    /// How many bytes these have together, as JSON text.
+    pub bytes: usize,
 }
 
 /// What the runs have in common that a node run starts.

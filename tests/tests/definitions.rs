@@ -33,6 +33,21 @@ pub(crate) fn delay(id: &str, duration: &str) -> Value {
     json!({"id": id, "type": "delay", "config": {"duration": duration}})
 }
 
+/// A node that asks a person.
+pub(crate) fn approval(id: &str, config: Value) -> Value {
+    json!({"id": id, "type": "approval", "config": config})
+}
+
+/// A node that starts another pipeline, and waits for it.
+pub(crate) fn calls(id: &str, pipeline: &str, input: Value) -> Value {
+    action(id, "execute_pipeline", json!({"pipeline": pipeline, "input": input}))
+}
+
+/// A node that waits for an event.
+pub(crate) fn awaits(id: &str, config: Value) -> Value {
+    json!({"id": id, "type": "wait_for_event", "config": config})
+}
+
 /// A node that decides.
 pub(crate) fn condition(id: &str, expression: &str) -> Value {
     json!({"id": id, "type": "condition", "config": {"expression": expression}})

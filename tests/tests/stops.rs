@@ -20,6 +20,9 @@ const STOP: &str = "GATHERING_TEST_STOP_AFTER";
 /// Every node type, a failure that is tried again, one that a failure edge takes up, a join and a skip.
 fn everything() -> Value {
     let flaky = action("flaky", "call_api", json!({"method": "POST", "url": "{{ input.flaky }}"}));
+    let mut each = calls("each", "below", json!({"n": "{{ item }}"}));
+    each["config"]["for_each"] = json!([1, 2]);
+    each["config"]["max_concurrency"] = json!(1);
     pipeline(
         "everything",
         [
@@ -31,6 +34,10 @@ fn everything() -> Value {
             delay("pause", "50ms"),
             failing("fails"),
             echo("takes-it-up", json!({"value": 1})),
+            approval("sign", json!({"deadline": "50ms", "default": "approve"})),
+            awaits("hear", json!({"type": "never", "timeout": "50ms", "on_timeout": "continue"})),
+            calls("child", "below", json!({"n": 1})),
+            each,
             echo("yes", json!({"said": "{{ nodes.flaky.output.body }}"})),
             echo("no", json!({})),
         ],
@@ -40,6 +47,14 @@ fn everything() -> Value {
             edge("fork", "count"),
             edge("fork", "fails"),
             edge_when("fails", "takes-it-up", "failure"),
+            edge("fork", "sign"),
+            edge("fork", "hear"),
+            edge("fork", "child"),
+            edge("fork", "each"),
+            edge("sign", "yes"),
+            edge("hear", "yes"),
+            edge("child", "yes"),
+            edge("each", "yes"),
             edge("count", "enough"),
             edge("flaky", "pause"),
             edge("pause", "yes"),
@@ -48,6 +63,13 @@ fn everything() -> Value {
             edge_if("enough", "no", "not output.result"),
         ],
     )
+}
+
+/// What `everything` starts.
+async fn create(client: &Client) {
+    let below = pipeline("below", [echo("x", json!({"n": "{{ input.n }}"}))], []);
+    client.create_pipeline(&below).await;
+    client.create_pipeline(&everything()).await;
 }
 
 /// How a run ended, without what differs from run to run.
@@ -66,6 +88,11 @@ fn ending(run: Run) -> Ending {
         };
         // The run's input names the path that is its own.
         let output = if output["flaky"].is_string() { json!("the input") } else { output };
+        // An approval's output tells when it was decided.
+        let mut output = output;
+        if output["approved"].is_boolean() {
+            output["at"] = Value::Null;
+        }
         // A command's output tells how long it took, too.
         let output = if output["json"].is_null() { output } else { output["json"].clone() };
         (node.id, (node.state, output, node.error["kind"].clone()))
@@ -81,7 +108,7 @@ async fn submit(client: &Client, target: &HttpTarget, path: &str) -> String {
 
 async fn undisturbed(fleet: &mut TestFleet, target: &HttpTarget) -> Ending {
     let client = fleet.client();
-    client.create_pipeline(&everything()).await;
+    create(&client).await;
     let worker = fleet.add(Role::Worker, &[]);
     let id = submit(&client, target, "/undisturbed").await;
     let ended = ending(client.wait(&id).await.expect("completed"));
@@ -169,7 +196,7 @@ async fn a_leader_and_an_api_that_stop_after_their_transitions_change_no_ending(
         TestFleet::start(FleetOptions { schedulers: 0, workers: 0, ..FleetOptions::default() })
             .await;
     let client = fleet.client();
-    client.create_pipeline(&everything()).await;
+    create(&client).await;
     fleet.add(Role::Worker, &[]);
     let first = fleet.add(Role::Scheduler, &[]);
     let id = submit(&client, &target, "/undisturbed").await;

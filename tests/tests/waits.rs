@@ -4,11 +4,9 @@ use serde_json::{Value, json};
 use tests::fleet::{FleetOptions, Role, TestFleet};
 
 mod approvals;
-
-/// A node that asks a person.
-fn approval(id: &str, config: Value) -> Value {
-    json!({"id": id, "type": "approval", "config": config})
-}
+mod children;
+mod events;
+mod maps;
 
 /// Kills all workers, as `kill -9` does; the last are those that were added.
 fn kill_all(fleet: &mut TestFleet, workers: usize) {

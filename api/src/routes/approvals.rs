@@ -110,6 +110,7 @@ pub(super) async fn decide(
     let mut tx = app.pool.begin().await?;
     let found = waits::read(&mut tx, id, &node).await?;
     let Some(asked) = found.filter(|wait| wait.kind == WaitKind::Approval) else {
+        tx.rollback().await?;
         return Err(not_waiting(&app, id, &node).await);
     };
     may(&caller, &asked)?;
@@ -118,7 +119,10 @@ pub(super) async fn decide(
     let rows = match waits::answer(&mut tx, id, &node, WaitKind::Approval, &answer).await? {
         Answered::Done(rows) => rows,
         Answered::Before(awaited) => return Err(decided(&awaited)),
-        Answered::NotWaiting => return Err(not_waiting(&app, id, &node).await),
+        Answered::NotWaiting => {
+            tx.rollback().await?;
+            return Err(not_waiting(&app, id, &node).await);
+        }
     };
     let noted = waits::read(&mut tx, id, &node).await?;
     tx.commit().await?;

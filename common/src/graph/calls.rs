@@ -49,7 +49,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pipeline::check_graph;
+    use crate::pipeline::stored_graph;
 
     fn calls(extra: Value, edges: Value) -> Vec<String> {
         let mut config = json!({"action": "execute_pipeline", "pipeline": "b"});
@@ -65,8 +65,7 @@ mod tests {
                 {"id": "call", "type": "action", "config": config},
             ],
         });
-        let (graph, _) =
-            check_graph(&definition, &crate::tool::tests::catalogue()).expect("it is right");
+        let graph = stored_graph(&definition).expect("it is right");
         graph.calls().into_iter().map(|(name, _)| name).collect()
     }
 
@@ -94,8 +93,7 @@ mod tests {
         let definition = json!({"name": "a", "nodes": [
             {"id": "call", "type": "action", "config": {"action": "execute_pipeline", "pipeline": "a"}},
         ]});
-        let refused = check_graph(&definition, &crate::tool::tests::catalogue())
-            .expect_err("it would not end");
-        assert_eq!(refused.errors[0].pointer, "/nodes/0/config/pipeline");
+        let refused = stored_graph(&definition).expect_err("it would not end");
+        assert_eq!(refused[0].pointer, "/nodes/0/config/pipeline");
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::findings::{Fields, Findings};
 use super::read::LONGEST_NAME;
@@ -13,10 +13,41 @@ use crate::access::Role;
 use crate::expression::{Expression, is_marked};
 use crate::problem::Pointed;
 use crate::schedule;
+use crate::tool::Spec;
 use crate::wait::{MOST_CHILDREN, OnItemFailure};
 
 /// The action that starts runs and waits for them. It is the engine's own, and no tool.
 pub const EXECUTE_PIPELINE: &str = "execute_pipeline";
+
+/// What is said of [`EXECUTE_PIPELINE`] beside the tools.
+///
+/// # Panics
+/// Never: a test compiles it.
+pub fn execute_pipeline() -> Spec {
+    let schema = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["pipeline"],
+        "properties": {
+            "pipeline": {"type": "string", "description": "the name of the pipeline to run"},
+            "input": {"description": "the input of the run; with `for_each` it sees `item` and `index`"},
+            "for_each": {
+                "type": "array", "maxItems": MOST_CHILDREN,
+                "description": "a list of up to 10,000 items: one run is started for each",
+            },
+            "max_concurrency": {
+                "type": "integer", "minimum": 1, "maximum": MOST_CHILDREN,
+                "description": "how many of them may be under way at a time, from 1 to 10000; usually 100",
+            },
+            "on_item_failure": {"enum": ["fail", "collect"], "description": "`fail` or `collect`"},
+            "timeout": {"type": "string", "description": "how long to wait for all of it, such as \"1h\""},
+        },
+    });
+    let description = "Runs another pipeline, or one run of it for each item of a list, and waits for the end without \
+                       holding a worker.";
+    Spec::new(EXECUTE_PIPELINE, description, schema, None)
+        .expect("a schema of ours is valid, which a test pins")
+}
 
 /// What a person is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,8 +273,6 @@ fn call(mut fields: Fields<'_, '_>) -> Call {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn wrong(config: Value, check: fn(&Map<String, Value>, &str, &mut Findings)) -> Vec<String> {
@@ -286,6 +315,7 @@ mod tests {
 
     #[test]
     fn a_call_names_a_pipeline() {
+        assert_eq!(execute_pipeline().name(), EXECUTE_PIPELINE);
         let read = Call::read(&json!({"pipeline": "a", "for_each": [1, 2]})).expect("it is one");
         assert_eq!((read.max_concurrency, read.for_each.map(|it| it.len())), (100, Some(2)));
         for (config, pointer) in [

@@ -26,7 +26,8 @@ const SLICE: i64 = 500;
 
 /// Deletes a slice of the runs that ended more than `retention_s` seconds ago, and of all that belongs to them:
 /// `limit` node runs, or `limit` attempts, at the most. A run goes last, so that what a slice leaves is found again.
-/// Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed over.
+/// Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed over; so is
+/// what a run has started that goes on: its answer is read from there.
 pub async fn runs(
     conn: &mut PgConnection,
     retention_s: f64,

@@ -15,7 +15,6 @@ use crate::failure::NodeError;
 use crate::graph::{EdgeIx, NodeIx};
 use crate::node_run::NodeState;
 use crate::outbox;
-use crate::remote::LARGEST_INPUT;
 use crate::run::{RunState, StopReason};
 use crate::store::claim::Claimed;
 use crate::store::follow::Keeping;
@@ -127,8 +126,7 @@ impl Record {
     pub fn weight(&self) -> usize {
         match &self.outcome {
             Outcome::Completed { text, .. } => text.len(),
-            // What it calls a remote tool with was measured before.
-            Outcome::Awaiting { wait } if wait.call.is_some() => LARGEST_INPUT,
+            Outcome::Awaiting { wait } => wait.weight(),
             _ => 0,
         }
     }

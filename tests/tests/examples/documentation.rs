@@ -16,7 +16,7 @@ async fn definitions_in_the_documentation_are_valid() {
     let options = FleetOptions { workers: 0, schedulers: 0, ..FleetOptions::default() };
     let fleet = TestFleet::start(options).await;
     let mut definitions = 0;
-    for file in ["README.md", "docs/pipelines.md"] {
+    for file in ["README.md", "docs/pipelines.md", "docs/waits.md"] {
         let text = std::fs::read_to_string(workspace().join(file)).expect("the file is there");
         for block in blocks(&text, "yaml").into_iter().filter(|block| block.starts_with("name:")) {
             let verdict = fleet

@@ -59,7 +59,11 @@ pub(super) async fn report(
             Ok(_) | Err(Ended::Failed(Failure::Permanent { .. })) => {
                 breakers::succeeded(&mut conn, pipeline, claimed.id()).await
             }
-            Err(Ended::Failed(Failure::Retryable { .. }) | Ended::TimedOut) => {
+            Err(
+                Ended::Failed(Failure::Retryable { .. })
+                | Ended::TimedOut
+                | Ended::TimedOutWaiting(_),
+            ) => {
                 let probe = admission == Admission::Probe;
                 breakers::failed(&mut conn, pipeline, claimed.id(), breaker, probe).await
             }

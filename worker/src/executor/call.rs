@@ -11,6 +11,7 @@ use common::wait::{ChildSpec, Children, DEEPEST, Parent, Wait, WaitKind};
 use serde_json::{Value, json};
 use tools::Failure;
 
+use super::classify::LARGEST_OUTPUT;
 use super::perform::Ended;
 use crate::core::Worker;
 
@@ -89,9 +90,16 @@ pub(super) async fn begin(
         max_concurrency: call.max_concurrency,
         on_item_failure: call.on_item_failure,
     };
+    let bytes: usize = inputs.iter().map(|input| input.to_string().len()).sum();
+    if bytes > LARGEST_OUTPUT {
+        return Err(permanent(format!(
+            "the inputs of the runs that it starts have {bytes} bytes together; {LARGEST_OUTPUT} are the most: hand on \
+             references instead"
+        )));
+    }
     let kind = if call.for_each.is_some() { WaitKind::Map } else { WaitKind::Child };
     let mut wait = Wait::new(kind, json!(spec), claimed.spent, call.timeout);
-    wait.children = Some(Children { spec, inputs });
+    wait.children = Some(Children { spec, inputs, bytes });
     Err(Ended::Awaits(Box::new(wait)))
 }
 

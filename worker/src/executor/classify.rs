@@ -9,6 +9,7 @@ use common::problem::unstorable;
 use common::store::claim::Claimed;
 use common::store::outputs;
 use common::store::record::Outcome;
+use common::wait::Wait;
 use serde_json::Value;
 use tools::Failure;
 
@@ -29,7 +30,7 @@ pub(super) async fn classify(
     match result {
         Ok(output) => completed(claimed, output),
         Err(Ended::Waits { waiting, after, at }) => Outcome::Waiting { waiting, after, at },
-        Err(Ended::Awaits(wait)) => Outcome::Awaiting { wait: Arc::from(wait) },
+        Err(Ended::Awaits(wait)) => awaiting(claimed, wait),
         Err(Ended::Stopped | Ended::Failed(Failure::Cancelled)) => stopped(claimed, stop),
         Err(Ended::Failed(Failure::Permanent { message }) | Ended::Unprepared(message)) => {
             let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
@@ -54,6 +55,19 @@ pub(super) async fn classify(
             again(worker, claimed, error, None).await
         }
     }
+}
+
+/// What it waits for is stored, as outputs are.
+fn awaiting(claimed: &Claimed, wait: Box<Wait>) -> Outcome {
+    let inputs = wait.children.iter().flat_map(|children| &children.inputs);
+    let Some(pointer) = inputs.chain([&wait.spec]).find_map(unstorable) else {
+        return Outcome::Awaiting { wait: Arc::from(wait) };
+    };
+    let message = format!(
+        "what it waits for, or hands on, has a null character at {pointer:?}, which Postgres cannot hold"
+    );
+    let error = NodeError::new(ErrorKind::Permanent, message, claimed.id());
+    Outcome::Failed { error, spent: true }
 }
 
 fn completed(claimed: &Claimed, output: Value) -> Outcome {

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use common::pipeline::{self, EXECUTE_PIPELINE};
 use common::tool::{Catalogue, Spec};
 use serde_json::Value;
 
@@ -42,10 +43,12 @@ const BUILT_IN: &[Kind] = &[
 /// What a cancelled node has to end by itself. The executor drops it a little later.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// What is said of the tools that are part of a worker.
+/// What is said of the tools that are part of a worker, and of the engine's own action.
 pub fn catalogue() -> Catalogue {
-    static CATALOGUE: LazyLock<Catalogue> =
-        LazyLock::new(|| BUILT_IN.iter().map(|kind| (kind.spec)()).collect());
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+        let tools = BUILT_IN.iter().map(|kind| (kind.spec)());
+        tools.chain([pipeline::execute_pipeline()]).collect()
+    });
     CATALOGUE.clone()
 }
 
@@ -78,7 +81,8 @@ impl Tools {
     pub fn enabled(&self) -> Vec<String> {
         let enabled =
             self.0.iter().filter(|(_, entry)| entry.availability == Availability::Enabled);
-        enabled.map(|(name, _)| name.clone()).collect()
+        let own = EXECUTE_PIPELINE.to_owned();
+        enabled.map(|(name, _)| name.clone()).chain([own]).collect()
     }
 
     /// Executes one attempt of `action` with its rendered input.

@@ -271,7 +271,7 @@ pub async fn open(
         r#"select c.run_id as "child!", c.parent_id as parent,
                r.id is null or coalesce(r.finished_at < clock_timestamp() - interval '5 s', false) as "is_ended!",
                coalesce(r.state in ('queued', 'running'), false) and coalesce((
-                   select w.spent <> c.spent or w.answered_at < clock_timestamp() - interval '5 s'
+                   select w.spent <> c.spent or coalesce(w.answered_at < clock_timestamp() - interval '5 s', false)
                    from waits as w where w.run_id = c.parent_id and w.node = c.node limit 1), true) as "is_unwanted!"
            from children as c left join runs as r on r.id = c.run_id
            where c.run_id is not null and c.state is null and c.run_id > $1

@@ -73,7 +73,7 @@ impl World<'_> {
             },
             // Every other one has a deadline.
             Kind::Approval if claimed.waiting.is_none() => {
-                let deadline = (node % 2 == 0).then_some(Duration::from_secs(6));
+                let deadline = node.is_multiple_of(2).then_some(Duration::from_secs(6));
                 let wait = Wait::new(WaitKind::Approval, json!({}), claimed.spent, deadline);
                 Outcome::Awaiting { wait: wait.into() }
             }
