@@ -80,9 +80,8 @@ impl Wait {
     /// About how many bytes of a statement it takes.
     pub fn weight(&self) -> usize {
         let children = |it: &Children| it.bytes + 100 * it.inputs.len();
-        // What a remote tool is called with was measured before.
-        let call = self.call.as_ref().map_or(0, |_| LARGEST_INPUT);
-        call + self.children.as_ref().map_or(0, children)
+        let call = if self.call.is_some() { LARGEST_INPUT } else { 0 };
+        self.children.as_ref().map_or(0, children) + call
     }
 
     /// What is kept in the node run itself: enough to tell whether an answer is its own.

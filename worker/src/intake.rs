@@ -98,8 +98,6 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
             workers::arrived(&mut conn, *probe).await?;
             return Ok(Vec::new());
         }
-        // It went to the dead queue before.
-        Task::ToolCall { .. } => return Ok(Vec::new()),
         Task::ChildEnded { run, child } => {
             worker.ends.submit(End { parent: *run, child: *child }).await?;
             return Ok(Vec::new());
@@ -107,6 +105,8 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
         Task::ChildrenStop { run } => {
             return children::stop(worker, *run).await.map(|()| Vec::new());
         }
+        // It went to the dead queue before.
+        Task::ToolCall { .. } => return Ok(Vec::new()),
         Task::RunStart { run } => {
             let pipeline = job.pipeline.clone().zip(job.version);
             let traceparent = job.traceparent.clone();

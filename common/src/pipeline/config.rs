@@ -67,10 +67,8 @@ pub(super) fn action(
     pointer: &str,
     findings: &mut Findings,
 ) {
-    if name == EXECUTE_PIPELINE {
-        return waits::check_call(&input, pointer, findings);
-    }
     match tools.get(name) {
+        Some(_) if name == EXECUTE_PIPELINE => waits::check_call(&input, pointer, findings),
         Some(spec) => {
             let input = Value::Object(input);
             if spec.is_remote() {
@@ -102,10 +100,7 @@ fn without_secrets(input: &Value, pointer: &str, findings: &mut Findings) {
 /// The actions that run here, for messages.
 pub(super) fn actions(tools: Option<&Catalogue>) -> String {
     match tools {
-        Some(tools) => {
-            let names: Vec<_> = tools.names().chain([EXECUTE_PIPELINE]).collect();
-            format!("`{}`", names.join("`, `"))
-        }
+        Some(tools) => format!("`{}`", tools.names().collect::<Vec<_>>().join("`, `")),
         None => "those of GET /v1/tools".to_owned(),
     }
 }

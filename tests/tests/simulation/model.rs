@@ -443,9 +443,9 @@ pub(super) fn task(job: &Job) -> String {
             format!("execute {node} {attempt} {}", job.reason.name())
         }
         Task::Probe { .. } => "probe".to_owned(),
-        Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
         Task::ChildEnded { .. } | Task::ChildrenStop { .. } => {
             unreachable!("the run has no others above or below it")
         }
+        Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
     }
 }

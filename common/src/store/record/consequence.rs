@@ -207,14 +207,18 @@ impl<'a> Batch<'a> {
     ) -> Result<(), sqlx::Error> {
         let context = follow.context;
         let changes = self.changes(conn, context, places).await?;
-        self.writes.letters.extend(changes.dead.iter().map(|dead| Letter::new(context, dead)));
         if let Some(error) = &changes.unhandled
             && context.graph.definition().fail_fast
             && run.open > changes.closed_sinks
         {
             self.halts.push((context.id, error.clone()));
+            // What an edge's error would have failed is cancelled with the rest.
+            let ended = |node| places.iter().any(|place| self.records[*place].node == node);
+            let dead = changes.dead.iter().filter(|dead| ended(dead.node));
+            self.writes.letters.extend(dead.map(|dead| Letter::new(context, dead)));
             return Ok(());
         }
+        self.writes.letters.extend(changes.dead.iter().map(|dead| Letter::new(context, dead)));
         let going_on = places.iter().map(|place| &self.records[*place]).filter(|it| it.goes_on);
         let own = going_on.map(|record| record.job).collect();
         let mut room = Places { own, spare: self.spare };

@@ -121,10 +121,10 @@ impl World<'_> {
                 claimed
             }
             Task::Probe { .. } => None,
-            Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
             Task::ChildEnded { .. } | Task::ChildrenStop { .. } => {
                 unreachable!("the run has no others above or below it")
             }
+            Task::ToolCall { .. } => unreachable!("no node of the simulation calls a remote tool"),
         };
         self.note(format!("worker {worker} begins {:?}: {:?}", job.task, names(&claimed)));
         match claimed {
