@@ -28,7 +28,7 @@ pub struct Desk<'s> {
 }
 
 impl Desk<'_> {
-    /// What awaits the leader, as of [`FRESH`] ago at most; the times are as of now. A duty that finds work there does
+    /// What awaits the leader, as of 0.2 s ago at most; the times are as of now. A duty that finds work there does
     /// it until its own look finds none.
     pub async fn pulse(&mut self) -> Result<Pulse, LeaderError> {
         if let Some((at, mut pulse)) = *self.pulse

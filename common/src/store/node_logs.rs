@@ -1,7 +1,5 @@
 //! What nodes printed.
 
-use std::time::Instant;
-
 use sqlx::PgConnection;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -34,7 +32,6 @@ pub async fn write(
     let owned = owned(conn, printed, owner).await?;
     let mut forget = Columns::default();
     let mut lines = Columns::default();
-    let now = Instant::now();
     for (printed, _) in printed.iter().zip(&owned).filter(|(_, is_owned)| **is_owned) {
         if let Some((from, to)) = printed.page.forgotten {
             forget.add(printed, from);
@@ -43,7 +40,7 @@ pub async fn write(
         for line in &printed.page.lines {
             lines.add(printed, line.seq);
             lines.streams.push(line.stream.name().to_owned());
-            lines.ages.push(now.saturating_duration_since(line.at).as_secs_f64());
+            lines.ages.push(line.at.elapsed().as_secs_f64());
             lines.texts.push(line.text.clone());
         }
     }
