@@ -17,6 +17,9 @@ use crate::http::{Connection, Request};
 /// Clients of most workloads.
 pub(crate) const CONNECTIONS: usize = 16;
 
+const ADMIN: &str = "bench@example.org";
+const PASSWORD: &str = "a password for the bench alone";
+
 /// What runs while a workload is measured.
 pub(crate) struct Load {
     pub(crate) fleet: TestFleet,
@@ -49,8 +52,22 @@ impl Load {
         for role in [Role::Api, Role::Worker, Role::Scheduler] {
             options = options.with(role, "RUST_LOG", &arguments.log);
         }
-        let token = token(SECRET, "bench", "admin", Duration::from_secs(24 * 3600));
-        Self { fleet: TestFleet::start(options).await, token }
+        if arguments.signs_in {
+            let limit = ("GATHERING_RATE_LIMIT_WRITE", "1000000/s");
+            let admin =
+                [limit, ("GATHERING_ADMIN_EMAIL", ADMIN), ("GATHERING_ADMIN_PASSWORD", PASSWORD)];
+            options =
+                admin.into_iter().fold(options, |it, (name, to)| it.with(Role::Api, name, to));
+        }
+        let fleet = TestFleet::start(options).await;
+        let token = match arguments.signs_in {
+            false => token(SECRET, "bench", "admin", Duration::from_secs(24 * 3600)),
+            true => {
+                let signed_in = fleet.client().sign_in(ADMIN, PASSWORD).await;
+                signed_in["access_token"].as_str().expect("a token").to_owned()
+            }
+        };
+        Self { fleet, token }
     }
 
     async fn warm_up(&self) {

@@ -3,6 +3,7 @@
 //! It starts the binaries that lie beside it on the servers that `DATABASE_URL` and `AMQP_URL` name, each workload
 //! with a database and a prefix of its own. Everything is durable, and client and servers share the machine.
 
+mod access;
 mod http;
 mod latency;
 mod limits;
@@ -17,16 +18,16 @@ use clap::{Parser, ValueEnum};
 use serde_json::Value;
 
 /// Measure the engine, one JSON line a workload.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 struct Arguments {
-    /// What to measure, in this order; all but W8 when none is named.
+    /// What to measure, in this order; all but W8 and access when none is named.
     #[arg(value_enum, ignore_case = true)]
     workloads: Vec<Workload>,
     /// Multiplies all counts and times: 0.01 makes a smoke run, whose figures mean nothing.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Slots of each worker, but in W7.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 256)]
     concurrency: usize,
     /// Apis.
     #[arg(long, default_value_t = 1)]
@@ -40,6 +41,9 @@ struct Arguments {
     /// Log filter of the processes.
     #[arg(long, default_value = "warn")]
     log: String,
+    /// Submits as a user who signed in, within limits that are never reached.
+    #[arg(skip)]
+    signs_in: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,6 +80,8 @@ enum Workload {
     S3,
     /// What the processes use when there is nothing to do.
     Idle,
+    /// W1 with and without accounts and limits, five alternating pairs.
+    Access,
 }
 
 impl Workload {
@@ -135,6 +141,7 @@ async fn measure(workload: Workload, arguments: &Arguments) -> Vec<Value> {
         Workload::S2 => vec![schedules::lag(arguments).await],
         Workload::S3 => vec![schedules::tick(arguments).await],
         Workload::Idle => vec![steady::idle(arguments).await],
+        Workload::Access => vec![access::pairs(arguments).await],
     }
 }
 
