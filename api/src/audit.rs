@@ -121,7 +121,8 @@ impl Audit {
         }
     }
 
-    /// Records an event, and returns at once: whoever asked does not wait for it, nor is refused when it fails.
+    /// Records an event, and returns at once; nobody is refused when it fails. The answer to the request waits for it,
+    /// for a moment ([`Source::recorded`]).
     pub(crate) fn record(
         &self,
         kind: Kind,
@@ -151,7 +152,7 @@ impl Audit {
             return lost(&event, "too many wait to be written");
         };
         let writer = self.writer.clone();
-        tokio::spawn(async move {
+        source.events.spawn(async move {
             if let Err(error) = writer.submit(event.clone()).await {
                 lost(&event, &error.to_string());
             }

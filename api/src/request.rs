@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use common::telemetry::Traceparent;
 use futures::FutureExt;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -35,7 +36,13 @@ pub(crate) struct Source {
     pub(crate) request_id: String,
     /// Whether the client speaks TLS.
     is_secure: bool,
+    /// Events of this request that are being written.
+    pub(crate) events: TaskTracker,
 }
+
+/// How long an answer waits for the record of what it tells: a killed api has then lost nothing that it had answered,
+/// and a database that does not answer delays a sign-in by no more than this.
+const RECORD: Duration = Duration::from_secs(1);
 
 impl Source {
     fn of(app: &App, request: &Request, id: &HeaderValue) -> Self {
@@ -45,7 +52,17 @@ impl Source {
             address: app.proxies.client(peer, request.headers()),
             request_id: id.to_str().unwrap_or_default().to_owned(),
             is_secure: app.proxies.is_secure(peer, request.headers()),
+            events: TaskTracker::new(),
         }
+    }
+
+    /// Waits until the request's events are written, but not for long.
+    async fn recorded(&self) {
+        if self.events.is_empty() {
+            return;
+        }
+        self.events.close();
+        let _ = tokio::time::timeout(RECORD, self.events.wait()).await;
     }
 
     /// As whom somebody is counted who is not signed in.
@@ -88,6 +105,7 @@ pub(crate) async fn handle(State(app): State<App>, mut request: Request, next: N
     if !is_ops && response.extensions_mut().remove::<Counted>().is_none() {
         response = counted(&app, &source, response).await;
     }
+    source.recorded().await;
     {
         let _entered = span.enter();
         let route = path.as_ref().map_or("unknown", MatchedPath::as_str);

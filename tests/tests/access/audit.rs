@@ -155,6 +155,41 @@ async fn events_survive_an_orderly_end() {
     );
 }
 
+/// Whoever kills the api after an answer finds the event that it tells of.
+#[tokio::test]
+async fn an_answer_comes_after_its_event_is_written() {
+    let fleet = TestFleet::start(apis(1)).await;
+    let mut holder = fleet.database().pool().begin().await.expect("a transaction");
+    sqlx::query("lock table audit_events in exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .expect("it");
+    let nobody = nobody(&fleet, 0);
+    let signing_in = tokio::spawn(async move { nobody.sign_in(ADMIN, PASSWORD).await });
+    let waiting =
+        "select count(*) from pg_locks where relation = 'audit_events'::regclass and not granted";
+    eventually(Duration::from_secs(10), "the event to be under way", async || {
+        let waiting = fleet.database().count(waiting).await;
+        seen(waiting == 1, waiting)
+    })
+    .await;
+    assert!(!signing_in.is_finished(), "it was answered before");
+    holder.commit().await.expect("it lets go");
+    signing_in.await.expect("an answer");
+    let written = "select count(*) from audit_events where kind = 'login'";
+    assert_eq!(fleet.database().count(written).await, 1);
+
+    // Nor does it wait for ever.
+    let mut holder = fleet.database().pool().begin().await.expect("a transaction");
+    sqlx::query("lock table audit_events in exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .expect("it");
+    super::nobody(&fleet, 0).sign_in(ADMIN, PASSWORD).await;
+    assert_eq!(fleet.database().count(waiting).await, 1);
+    holder.rollback().await.expect("it lets go");
+}
+
 #[tokio::test]
 async fn an_address_is_believed_only_from_a_trusted_proxy() {
     let fleet = TestFleet::start(apis(1)).await;
