@@ -180,8 +180,8 @@ async fn a_map_survives_the_death_of_all_workers() {
 
 #[tokio::test]
 #[ignore = "takes longer than ten seconds"]
-async fn a_map_of_ten_thousand_items_completes() {
-    let fleet = TestFleet::start(FleetOptions { concurrency: 64, ..two_workers() }).await;
+async fn a_map_of_ten_thousand_items_survives_the_death_of_all_workers() {
+    let mut fleet = TestFleet::start(FleetOptions { concurrency: 64, ..two_workers() }).await;
     let client = fleet.client();
     client
         .create_pipeline(&pipeline("each", [echo("x", json!({"n": "{{ input.index }}"}))], []))
@@ -190,13 +190,32 @@ async fn a_map_of_ten_thousand_items_completes() {
     let items: Vec<u32> = (0..10_000).collect();
     let began = Instant::now();
     let run = client.submit("large", json!({"items": items})).await;
+    eventually(Duration::from_secs(120), "a third of the children to end", async || {
+        let ended = client.run(&run).await.node("map").waiting["ended"].as_i64().unwrap_or(0);
+        if ended >= 3_000 { Ok(()) } else { Err(ended) }
+    })
+    .await;
+    let ended = client.run(&run).await.node("map").waiting["ended"].as_i64();
+    assert!(ended.is_some_and(|ended| ended < 10_000), "{ended:?}: it is under way");
+    kill_all(&mut fleet, 2);
+    fleet.add(Role::Worker, &[]);
+    fleet.add(Role::Worker, &[]);
     client.wait_for(&run, Duration::from_secs(300)).await.expect("completed");
     let time = began.elapsed();
     let output = client.node(&run, "map").await["output"].clone();
     let output = output.as_array().expect("a list");
     assert_eq!(output.len(), 10_000);
     assert!((0..).zip(output).all(|(index, one)| one["n"] == index), "the order");
-    Entry::beside("a_map_of_ten_thousand_items_completes")
-        .seen(format!("10,000 child runs of one map in {} s", time.as_secs()));
+    let children = "select count(*) from children where parent_id = $1::text::uuid";
+    let children: i64 = sqlx::query_scalar(children)
+        .bind(&run)
+        .fetch_one(fleet.database().pool())
+        .await
+        .expect("children can be counted");
+    assert_eq!(children, 10_000, "no item has a second child");
+    Entry::beside("a_map_of_ten_thousand_items").seen(format!(
+        "10,000 child runs of one map in {} s, both workers killed in its middle",
+        time.as_secs()
+    ));
     fleet.finish().await;
 }
