@@ -103,7 +103,7 @@ async fn begin(worker: &Worker, job: &Job) -> Result<Vec<Assigned>, Arc<store::E
             return Ok(Vec::new());
         }
         Task::ChildrenStop { run } => {
-            return children::stop(worker, *run).await.map(|()| Vec::new());
+            return Box::pin(children::stop(worker, *run)).await.map(|()| Vec::new());
         }
         // It went to the dead queue before.
         Task::ToolCall { .. } => return Ok(Vec::new()),
