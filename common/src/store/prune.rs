@@ -62,10 +62,8 @@ pub async fn runs(
     if node_runs(conn, &old, limit).await? == full
         || attempts(conn, &old, limit).await? == full
         || node_logs(conn, &old, limit).await? == full
+        || children(conn, &old, limit).await? == full
     {
-        return Ok(Pruned { runs: 0, next: Some(from) });
-    }
-    if children(conn, &old, limit).await? == full {
         return Ok(Pruned { runs: 0, next: Some(from) });
     }
     sqlx::query!("delete from waits where run_id = any($1)", &old).execute(&mut *conn).await?;
