@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use common::broker::tool_lane;
 use common::duration;
-use common::pipeline::EXECUTE_PIPELINE;
 use common::problem::Pointed;
 use common::store::remote;
 use common::tool::Spec;
@@ -111,7 +110,7 @@ pub(super) async fn register(
 ) -> Result<(StatusCode, Json<RegisteredView>), ApiError> {
     let (spec, timeout_ms) = asked(body.value).map_err(ApiError::pointed)?;
     let name = spec.name();
-    if app.toolbox.built_in().get(name).is_some() || name == EXECUTE_PIPELINE {
+    if app.toolbox.built_in().get(name).is_some() {
         let detail = format!("The tool {name:?} is a part of every worker; choose another name.");
         return Err(ApiError::new(Kind::NameTaken, detail));
     }
