@@ -17,8 +17,8 @@ pub use self::hear::Hear;
 use super::slice::Slice;
 use super::{Desk, Duty};
 
-/// How long a schedule that was just made may wait to be seen. Its first fire is a second away at the least, unless it
-/// is the next moment of a cron.
+/// How long a schedule that was just made may wait to be seen, beside the age of the look that all duties share. Its
+/// first fire is a second away at the least, unless it is the next moment of a cron.
 const REST: Duration = Duration::from_millis(250);
 /// What is held by another transaction is tried again this soon.
 const HELD: Duration = Duration::from_millis(10);

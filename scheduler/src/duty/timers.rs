@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use super::slice::Slice;
 use super::{Desk, Duty};
 
-/// How long a timer that is due by now may wait to be seen.
+/// How long a timer that is due by now may wait to be seen, beside the age of the look that all duties share.
 const REST: Duration = Duration::from_millis(200);
 /// Stopping a run can be long.
 const DEADLINES: usize = 16;

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use super::tell;
 use crate::duty::{Desk, Duty};
 
-/// How long an event may wait to be seen.
+/// How long an event may wait to be seen, beside the age of the look that all duties share.
 const REST: Duration = Duration::from_millis(200);
 /// Events of one transaction: each may start many schedules.
 const AT_ONCE: i64 = 50;
