@@ -49,6 +49,7 @@ pub(crate) async fn burst(arguments: &Arguments) -> Value {
     let database = load.fleet.database();
     eventually(PATIENCE, "all to fire", async || {
         let fired = database.count("select count(*) from fires").await;
+        // Seldom: counting takes from what is measured.
         tokio::time::sleep(Duration::from_millis(200)).await;
         seen(usize::try_from(fired) == Ok(count), fired)
     })
@@ -77,6 +78,7 @@ pub(crate) async fn lag(arguments: &Arguments) -> Value {
     let database = load.fleet.database();
     copies(&load, 99, "3 seconds").await;
     let usage = Usage::start(&load.fleet);
+    // The minute over which they fire is what is measured.
     tokio::time::sleep(Duration::from_secs(arguments.scaled(60).max(6) as u64)).await;
     let used = usage.end(&load.fleet);
     database.execute("delete from schedule_clocks").await;
