@@ -114,9 +114,12 @@ postgres_stop() {
 
 # Halting and killing concern its children too: they would work on by themselves.
 postgres_signal() {
-  local pid
+  local pid child children
   pid=$(postgres_pid) || return 1
-  # shellcheck disable=SC2046 # one word a child
-  kill "-$1" "$pid" $(cat "/proc/$pid/task/$pid/children")
+  read -ra children <"/proc/$pid/task/$pid/children" || true # it ends without a newline
+  kill "-$1" "$pid"
+  for child in "${children[@]}"; do
+    kill "-$1" "$child" 2>/dev/null || true # it may have ended meanwhile
+  done
   [ "$1" != KILL ] || await_exit "$pid" 10
 }

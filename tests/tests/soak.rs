@@ -217,7 +217,7 @@ impl Soak {
             }
             "terminate all sessions" => {
                 let all = "select pg_terminate_backend(pid) from pg_stat_activity
-                           where datname = current_database() and pid <> pg_backend_pid()";
+                           where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
                 self.fleet.database().execute(all).await;
             }
             "cut the links to the broker" => self.to_broker.cut(),

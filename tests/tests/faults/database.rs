@@ -53,7 +53,7 @@ async fn terminated(entry: &mut Entry, rounds: usize) -> String {
             .database()
             .execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity
-                 where datname = current_database() and pid <> pg_backend_pid()",
+                 where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()",
             )
             .await;
         let round = Instant::now();
