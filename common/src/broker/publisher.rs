@@ -52,6 +52,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// How many rows may wait: all that the largest fan makes ready at once, and about what the broker takes within the
+    /// 5 s for which a row is its process's own. An empty place takes no memory.
+    const ROOM: usize = 32_768;
+
     /// Starts the actor. The ids of confirmed rows go to `confirmed`, many at a time. After `shutdown` it publishes
     /// what it was offered before, waits up to 5 s for the confirms, and ends.
     pub fn start(
@@ -59,7 +63,7 @@ impl Publisher {
         confirmed: mpsc::UnboundedSender<Vec<Uuid>>,
         shutdown: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
-        let (rows, row_queue) = mpsc::channel(4096);
+        let (rows, row_queue) = mpsc::channel(Self::ROOM);
         let (hints, hint_queue) = mpsc::channel(1024);
         let (burials, burial_queue) = mpsc::channel(64);
         let status = watch::Sender::new(Status::Disconnected);
