@@ -9,6 +9,7 @@ mod upstream;
 mod tests;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -26,7 +27,8 @@ pub type EdgeIx = u32;
 /// An immutable DAG that answers in the time of a node's degree.
 #[derive(Debug)]
 pub struct Graph {
-    definition: Definition,
+    /// What it was compiled from, but for its nodes, which are in their places below.
+    rest: Definition,
     nodes: Vec<CompiledNode>,
     edges: Vec<CompiledEdge>,
     by_id: HashMap<String, NodeIx>,
@@ -46,7 +48,7 @@ pub struct CompiledNode {
     /// Its config, without `action`.
     pub config: Template,
     /// The expression of a condition node.
-    pub condition: Option<Expression>,
+    pub condition: Option<Box<Expression>>,
     /// The input of each of the runs that the node starts, where it starts one an item.
     pub each: Option<Template>,
     /// Whose outputs are needed to execute it and to resolve the edges that leave it, except its own.
@@ -67,7 +69,7 @@ pub struct CompiledEdge {
     /// How its source must end.
     pub when: When,
     /// What must be true besides.
-    pub condition: Option<Expression>,
+    pub condition: Option<Box<Expression>>,
     /// Whose outputs its condition names, its source's perhaps among them.
     pub reads: Vec<NodeIx>,
     /// Whether its source is a condition node whose `result` must be true: the edge itself states no condition.
@@ -87,14 +89,24 @@ impl Graph {
         compile::single(node)
     }
 
-    /// The definition that it was compiled from.
-    pub fn definition(&self) -> &Definition {
-        &self.definition
+    /// The pipeline's name; that of a single action's run is its node's id.
+    pub fn name(&self) -> &str {
+        &self.rest.name
+    }
+
+    /// How long a run may take from its start on.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.rest.timeout
+    }
+
+    /// Whether the first failure stops the run's other branches.
+    pub fn fails_fast(&self) -> bool {
+        self.rest.fail_fast
     }
 
     /// The definition, when the graph is no longer needed.
     pub fn into_definition(self) -> Definition {
-        self.definition
+        Definition { nodes: self.nodes.into_iter().map(|node| node.node).collect(), ..self.rest }
     }
 
     /// How many nodes it has.

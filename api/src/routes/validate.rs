@@ -40,22 +40,20 @@ pub(super) async fn validate(
 ) -> Result<Json<Validation>, ApiError> {
     let tools = app.toolbox.all().await?;
     let found = off_thread(move || {
-        check(&body, &tools).map(|(checked, graph)| {
+        check(&body, &tools).map(|(graph, warnings)| {
             let id = |ix: &u32| graph.node(*ix).node.id.clone();
             let order: Vec<String> = graph.order().iter().map(id).collect();
-            (checked, order, graph.calls())
+            (graph.name().to_owned(), warnings, order, graph.calls())
         })
     });
     let invalid =
         |errors, warnings| Validation { valid: false, errors, warnings, order: Vec::new() };
     Ok(Json(match found.await? {
         Err(Refused { errors, warnings }) => invalid(errors, warnings),
-        Ok((Checked { definition, warnings }, order, calls)) => {
-            match circle(&app, &definition.name, &calls).await? {
-                Some(error) => invalid(vec![error], warnings),
-                None => Validation { valid: true, errors: Vec::new(), warnings, order },
-            }
-        }
+        Ok((name, warnings, order, calls)) => match circle(&app, &name, &calls).await? {
+            Some(error) => invalid(vec![error], warnings),
+            None => Validation { valid: true, errors: Vec::new(), warnings, order },
+        },
     }))
 }
 
@@ -71,7 +69,10 @@ pub(super) struct Start {
 pub(super) async fn checked(app: &App, body: Value) -> Result<(Value, Checked, Start), ApiError> {
     let tools = app.toolbox.all().await?;
     let found = off_thread(move || match check(&body, &tools) {
-        Ok((checked, graph)) => Ok((body, checked, start_lane(&graph), graph.calls())),
+        Ok((graph, warnings)) => {
+            let (lane, calls) = (start_lane(&graph), graph.calls());
+            Ok((body, Checked { definition: graph.into_definition(), warnings }, lane, calls))
+        }
         Err(refused) => Err(ApiError::pointed(refused.errors)),
     });
     let (body, checked, lane, calls) = found.await??;
@@ -132,24 +133,20 @@ fn way_back(
 }
 
 /// Also what only the api refuses: a name that its own addresses take.
-fn check(body: &Value, tools: &Catalogue) -> Result<(Checked, Graph), Refused> {
-    let mut checked = pipeline::check(body, tools);
-    if body.get("name").is_some_and(|name| name == "validate") {
-        let taken =
-            Pointed::new("/name", "is taken by the address /v1/pipelines/validate; choose another");
-        checked = match checked {
-            Ok(Checked { warnings, .. }) => Err(Refused { errors: vec![taken], warnings }),
-            Err(mut refused) => {
-                refused.errors.insert(0, taken);
-                Err(refused)
-            }
-        };
+fn check(body: &Value, tools: &Catalogue) -> Result<(Graph, Vec<Pointed>), Refused> {
+    let checked = pipeline::check_graph(body, tools);
+    if body.get("name").is_none_or(|name| name != "validate") {
+        return checked;
     }
-    let checked = checked?;
-    match Graph::compile(checked.definition.clone()) {
-        Ok(graph) => Ok((checked, graph)),
-        Err(errors) => Err(Refused { errors, warnings: checked.warnings }),
-    }
+    let taken =
+        Pointed::new("/name", "is taken by the address /v1/pipelines/validate; choose another");
+    Err(match checked {
+        Ok((_, warnings)) => Refused { errors: vec![taken], warnings },
+        Err(mut refused) => {
+            refused.errors.insert(0, taken);
+            refused
+        }
+    })
 }
 
 /// Checking a large definition takes a while, in which the threads that serve requests have better to do.

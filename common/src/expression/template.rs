@@ -13,7 +13,16 @@ use crate::problem::{Pointed, token};
 
 /// A compiled JSON value whose strings may hold templates. A string that is one whole `{{ expression }}` keeps the
 /// type of what it comes to.
-pub struct Template {
+pub struct Template(Form);
+
+/// Most of what is compiled holds no template: that takes no more room than the value.
+enum Form {
+    Constant(Value),
+    Marked(Box<Marked>),
+}
+
+/// A value some of whose strings hold templates.
+struct Marked {
     root: Part,
     /// Where its expressions are, and what they name.
     spots: Vec<Spot>,
@@ -25,6 +34,9 @@ pub struct Template {
     /// Owns the texts; there is none if there are no texts.
     texts: Option<Environment<'static>>,
 }
+
+/// What a constant names.
+static NOTHING: BTreeSet<String> = BTreeSet::new();
 
 /// A string with template marks in it.
 #[derive(Debug)]
@@ -87,46 +99,52 @@ impl Template {
         let Builder { spots, needs, texts, .. } = builder;
         let names = spots.iter().flat_map(|spot| &spot.names).cloned().collect();
         let secrets = spots.iter().flat_map(|spot| &spot.secrets).cloned().collect();
-        Ok(Self { root, names, secrets, spots, needs, texts })
+        Ok(Self(Form::Marked(Box::new(Marked { root, names, secrets, spots, needs, texts }))))
     }
 
     /// A template without templates: it renders to `value`.
     pub fn constant(value: Value) -> Self {
-        Self {
-            root: Part::Constant(value),
-            spots: Vec::new(),
-            names: BTreeSet::new(),
-            secrets: BTreeSet::new(),
-            needs: Needs::default(),
-            texts: None,
+        Self(Form::Constant(value))
+    }
+
+    fn marked(&self) -> Option<&Marked> {
+        match &self.0 {
+            Form::Constant(_) => None,
+            Form::Marked(marked) => Some(marked),
         }
     }
 
     /// The nodes whose outputs it names.
     pub fn names(&self) -> &BTreeSet<String> {
-        &self.names
+        self.marked().map_or(&NOTHING, |marked| &marked.names)
     }
 
     /// The secrets that it names.
     pub fn secrets(&self) -> &BTreeSet<String> {
-        &self.secrets
+        self.marked().map_or(&NOTHING, |marked| &marked.secrets)
     }
 
     /// Where its expressions are, and what they name.
     pub(crate) fn spots(&self) -> &[Spot] {
-        &self.spots
+        self.marked().map_or(&[], |marked| &marked.spots)
     }
 
     /// Whether it renders to the same value always.
     pub fn is_constant(&self) -> bool {
-        matches!(self.root, Part::Constant(_))
+        self.marked().is_none()
     }
 
     /// The value with its expressions evaluated. An error names the place.
     pub fn render(&self, scope: &Scope<'_>) -> Result<Value, String> {
-        if let Part::Constant(value) = &self.root {
-            return Ok(value.clone());
+        match &self.0 {
+            Form::Constant(value) => Ok(value.clone()),
+            Form::Marked(marked) => marked.render(scope),
         }
+    }
+}
+
+impl Marked {
+    fn render(&self, scope: &Scope<'_>) -> Result<Value, String> {
         let context = self.needs.context(scope)?;
         let mut place = Vec::new();
         self.part(&self.root, scope, &context, &mut place).map_err(|message| {
@@ -177,7 +195,7 @@ impl Template {
 
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Template").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Template").field("names", self.names()).finish_non_exhaustive()
     }
 }
 

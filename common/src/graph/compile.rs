@@ -12,7 +12,7 @@ use crate::expression::{Expression, Names, Template};
 use crate::pipeline::{Definition, EXECUTE_PIPELINE, Edge, Node, NodeType, When};
 use crate::problem::{Pointed, quoted};
 
-pub(super) fn compile(definition: Definition) -> Result<Graph, Vec<Pointed>> {
+pub(super) fn compile(mut definition: Definition) -> Result<Graph, Vec<Pointed>> {
     let mut shape = Shape::new(&definition);
     let mut names = Named { errors: mem::take(&mut shape.errors), pairs: Vec::new() };
     let mut nodes = Vec::with_capacity(definition.nodes.len());
@@ -31,6 +31,11 @@ pub(super) fn compile(definition: Definition) -> Result<Graph, Vec<Pointed>> {
     let mut is_named = vec![false; nodes.len()];
     let named = nodes.iter().map(|node| &node.reads).chain(edges.iter().map(|edge| &edge.reads));
     named.flatten().for_each(|read| is_named[*read as usize] = true);
+    let mut nodes: Vec<CompiledNode> = mem::take(&mut definition.nodes)
+        .into_iter()
+        .zip(nodes)
+        .map(|(node, compiled)| compiled.with(node))
+        .collect();
     for (ix, node) in (0..).zip(&mut nodes) {
         add_edges_reads(ix, node, shape.outgoing.of(ix).iter().map(|edge| &edges[*edge as usize]));
     }
@@ -39,7 +44,7 @@ pub(super) fn compile(definition: Definition) -> Result<Graph, Vec<Pointed>> {
         roots: all().filter(|ix| shape.incoming.of(*ix).is_empty()).collect(),
         sinks: all().filter(|ix| shape.outgoing.of(*ix).is_empty()).collect(),
         order: shape.order(),
-        definition,
+        rest: definition,
         nodes,
         edges,
         by_id: shape.by_id,
@@ -75,11 +80,11 @@ pub(super) fn single(node: Node) -> Result<Graph, Vec<Pointed>> {
     if let Some(name) = named {
         return Err(vec![Pointed::new("/input", no_other_node(name))]);
     }
-    let definition = Definition {
+    let rest = Definition {
         name: node.id.clone(),
         description: None,
         input_schema: None,
-        nodes: vec![node.clone()],
+        nodes: Vec::new(),
         edges: Vec::new(),
         timeout: None,
         fail_fast: false,
@@ -96,7 +101,7 @@ pub(super) fn single(node: Node) -> Result<Graph, Vec<Pointed>> {
             reads: Vec::new(),
             passes_through: None,
         }],
-        definition,
+        rest,
         edges: Vec::new(),
         incoming: none(),
         outgoing: none(),
@@ -165,6 +170,23 @@ fn no_secrets_for_children(pointer: String) -> Pointed {
     )
 }
 
+/// What is compiled of a node beside which it is put, once all have been looked at.
+struct Compiled {
+    config: Template,
+    condition: Option<Box<Expression>>,
+    each: Option<Template>,
+    reads: Vec<NodeIx>,
+    action: Option<String>,
+    passes_through: Option<NodeIx>,
+}
+
+impl Compiled {
+    fn with(self, node: Node) -> CompiledNode {
+        let Self { config, condition, each, reads, action, passes_through } = self;
+        CompiledNode { node, config, condition, each, reads, action, passes_through }
+    }
+}
+
 /// What the expressions name, and where.
 struct Named {
     errors: Vec<Pointed>,
@@ -172,7 +194,7 @@ struct Named {
 }
 
 impl Named {
-    fn node(&mut self, ix: NodeIx, node: &Node, shape: &Shape) -> CompiledNode {
+    fn node(&mut self, ix: NodeIx, node: &Node, shape: &Shape) -> Compiled {
         let mut reads = BTreeSet::new();
         let config = config_of(node).unwrap_or_else(|errors| {
             let pointer = format!("/nodes/{ix}/config");
@@ -205,12 +227,11 @@ impl Named {
                 self.errors.push(no_output_here(pointer()));
             }
             reads.extend(self.resolve(condition.names(), ix, false, shape, pointer));
-            Some(condition)
+            Some(Box::new(condition))
         });
-        CompiledNode {
+        Compiled {
             action: node.action().map(str::to_owned),
             passes_through: only_predecessor(ix, shape).filter(|_| node.node_type.passes_through()),
-            node: node.clone(),
             config,
             condition,
             each,
@@ -238,7 +259,7 @@ impl Named {
             needs_result: from_type == NodeType::Condition
                 && edge.when == When::Success
                 && edge.condition.is_none(),
-            condition,
+            condition: condition.map(Box::new),
             reads: reads.into_iter().collect(),
         }
     }

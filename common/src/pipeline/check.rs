@@ -43,24 +43,38 @@ pub fn check(value: &Value, tools: &Catalogue) -> Result<Checked, Refused> {
 
 /// As [`check`], for those who want the graph as well: it was compiled anyway.
 pub fn check_graph(value: &Value, tools: &Catalogue) -> Result<(Graph, Vec<Pointed>), Refused> {
-    compiled(value, Some(tools))
+    let mut findings = Findings::default();
+    let definition = read(value, &mut findings);
+    compiled(definition, Some(tools), findings)
 }
 
 /// Compiles a definition that was checked when it was stored. Whether its tools are there, and take what they are given,
 /// is asked again where they are executed: a process need not know them to go on with a run.
-pub fn stored_graph(stored: &Value) -> Result<Graph, Vec<Pointed>> {
-    compiled(stored, None).map(|(graph, _)| graph).map_err(|refused| refused.errors)
+pub fn stored_graph(stored: Value) -> Result<Graph, Vec<Pointed>> {
+    let mut findings = Findings::default();
+    let definition = read(&stored, &mut findings);
+    // It takes as much room again as what is compiled.
+    drop(stored);
+    let compiled = compiled(definition, None, findings);
+    compiled.map(|(graph, _)| graph).map_err(|refused| refused.errors)
 }
 
-fn compiled(value: &Value, tools: Option<&Catalogue>) -> Result<(Graph, Vec<Pointed>), Refused> {
-    let mut findings = Findings::default();
-    stores(value, &mut findings);
-    let graph = read::definition(value, &mut findings).and_then(|definition| {
+fn read(value: &Value, findings: &mut Findings) -> Option<Definition> {
+    stores(value, findings);
+    read::definition(value, findings)
+}
+
+fn compiled(
+    definition: Option<Definition>,
+    tools: Option<&Catalogue>,
+    mut findings: Findings,
+) -> Result<(Graph, Vec<Pointed>), Refused> {
+    let graph = definition.and_then(|definition| {
         meaning(&definition, tools, &mut findings);
         Graph::compile(definition).map_err(|errors| findings.errors.extend(errors)).ok()
     });
     if let Some(graph) = &graph {
-        for (_, ix) in graph.calls().iter().filter(|(name, _)| *name == graph.definition().name) {
+        for (_, ix) in graph.calls().iter().filter(|(name, _)| name == graph.name()) {
             findings.error(format!("/nodes/{ix}/config/pipeline"), circle(&[]));
         }
     }

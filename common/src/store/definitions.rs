@@ -13,6 +13,8 @@ use crate::pipeline::{self, Node};
 
 /// How many definitions a process keeps compiled. Past that it forgets them all, and compiles anew what it meets.
 const KEPT: usize = 1_000;
+/// How many nodes these have together, at some 3 KiB each. A larger definition is kept alone.
+const KEPT_NODES: usize = 50_000;
 
 /// The definitions that this process has met.
 #[derive(Debug, Default)]
@@ -46,10 +48,11 @@ impl Definitions {
         let Some(stored) = stored else {
             return Ok(Err(format!("version {version} of the pipeline is not stored any more")));
         };
-        let compiled = tokio::task::block_in_place(|| compile(&stored)).map(Arc::new);
+        let compiled = tokio::task::block_in_place(|| compile(stored)).map(Arc::new);
         if let Ok(graph) = &compiled {
             let mut kept = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() >= KEPT {
+            let nodes: usize = kept.values().map(|graph| graph.len()).sum();
+            if kept.len() >= KEPT || nodes + graph.len() > KEPT_NODES {
                 kept.clear();
             }
             kept.insert(key, graph.clone());
@@ -99,7 +102,7 @@ impl Definitions {
     }
 }
 
-fn compile(stored: &Value) -> Result<Graph, String> {
+fn compile(stored: Value) -> Result<Graph, String> {
     pipeline::stored_graph(stored).map_err(|errors| unreadable(&errors))
 }
 

@@ -125,7 +125,7 @@ pub async fn start(
 fn halting(context: &RunContext, changes: &Changes) -> Option<NodeError> {
     let graph = &context.graph;
     let open = graph.sinks().len() as i32 > changes.closed_sinks;
-    let halts = open && graph.definition().fail_fast;
+    let halts = open && graph.fails_fast();
     changes.unhandled.clone().filter(|_| halts)
 }
 
@@ -263,7 +263,7 @@ impl Beginning<'_> {
                 .next(RunEvent::SinksEnded { failed })
                 .map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
             run.output = self.output_at_once(conn).await?;
-        } else if let Some(timeout) = context.graph.definition().timeout {
+        } else if let Some(timeout) = context.graph.timeout() {
             self.writes.timers.push(TimerRow {
                 run: context.id,
                 node: String::new(),

@@ -309,7 +309,7 @@ impl Model {
         let joins = |node: NodeIx| Some(self.nodes[node as usize].join.clone());
         let changes = self.decide(&ended, joins, record.verdicts.iter().cloned().collect());
         if changes.unhandled.is_some()
-            && self.context.graph.definition().fail_fast
+            && self.context.graph.fails_fast()
             && self.open > changes.closed_sinks
         {
             self.halt(StopReason::FailFast);

@@ -60,8 +60,7 @@ impl<'a> Batch<'a> {
             output: None,
             error: None,
             stop_reason: None,
-            has_timers: run.state == RunState::Cancelling
-                || context.graph.definition().timeout.is_some(),
+            has_timers: run.state == RunState::Cancelling || context.graph.timeout().is_some(),
         };
         if run.state == RunState::Cancelling {
             self.stopping(run, places, &mut change)?;
@@ -208,7 +207,7 @@ impl<'a> Batch<'a> {
         let context = follow.context;
         let changes = self.changes(conn, context, places).await?;
         if let Some(error) = &changes.unhandled
-            && context.graph.definition().fail_fast
+            && context.graph.fails_fast()
             && run.open > changes.closed_sinks
         {
             self.halts.push((context.id, error.clone()));

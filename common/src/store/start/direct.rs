@@ -119,7 +119,7 @@ pub async fn start(
         beginning.write_rest();
         let open = graph.sinks().len() as i32 - changes.closed_sinks;
         asked.push(item, Some((id, *version)), (beginning.follow.seq + 1, open));
-        let timeout = graph.definition().timeout;
+        let timeout = graph.timeout();
         let timeout = timeout.map(|it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX / 2));
         asked.timeouts.push(timeout);
         let own = beginning.writes;
