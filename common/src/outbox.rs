@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -12,8 +13,8 @@ use crate::broker::{BrokerConfig, Hint, Outgoing, Publisher};
 use crate::job::Job;
 use crate::store::{self, Pool};
 
-/// A row of `outbox`.
-#[derive(Debug, Clone)]
+/// A row of `outbox`. As JSON it has the names of its columns.
+#[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// Its id, and the job's.
     pub id: Uuid,
@@ -28,11 +29,6 @@ impl Row {
     pub fn new(lane: impl Into<String>, job: Job) -> Self {
         Self { id: job.id, lane: lane.into(), job }
     }
-
-    /// The row as JSON, with the names of its columns.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({"id": self.id, "lane": self.lane, "job": self.job})
-    }
 }
 
 /// Writes rows, as part of the caller's transaction.
@@ -42,7 +38,8 @@ pub async fn insert(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::E
     }
     let columns = Columns::of(rows);
     sqlx::query!(
-        "insert into outbox (id, lane, job) select * from unnest($1::uuid[], $2::text[], $3::jsonb[])",
+        "insert into outbox (id, lane, job)
+         select id, lane, job::jsonb from unnest($1::uuid[], $2::text[], $3::text[]) as u (id, lane, job)",
         &columns.ids,
         &columns.lanes,
         &columns.jobs
@@ -60,7 +57,8 @@ pub async fn leave(conn: &mut PgConnection, rows: &[Row]) -> Result<(), sqlx::Er
     let columns = Columns::of(rows);
     sqlx::query!(
         "insert into outbox (id, lane, job, created_at)
-         select u.*, clock_timestamp() - interval '1 minute' from unnest($1::uuid[], $2::text[], $3::jsonb[]) as u",
+         select id, lane, job::jsonb, clock_timestamp() - interval '1 minute'
+         from unnest($1::uuid[], $2::text[], $3::text[]) as u (id, lane, job)",
         &columns.ids,
         &columns.lanes,
         &columns.jobs
@@ -77,8 +75,8 @@ pub struct Columns {
     pub ids: Vec<Uuid>,
     /// `outbox.lane`
     pub lanes: Vec<String>,
-    /// `outbox.job`
-    pub jobs: Vec<serde_json::Value>,
+    /// `outbox.job`, as JSON text.
+    pub jobs: Vec<String>,
 }
 
 impl Columns {
@@ -88,7 +86,7 @@ impl Columns {
         for row in rows {
             columns.ids.push(row.id);
             columns.lanes.push(row.lane.clone());
-            columns.jobs.push(serde_json::to_value(&row.job).expect("a job is plain JSON"));
+            columns.jobs.push(serde_json::to_string(&row.job).expect("a job is plain JSON"));
         }
         columns
     }

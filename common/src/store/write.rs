@@ -1,6 +1,7 @@
 //! The one statement that writes what follows from a batch: node runs, runs, jobs, timers, attempts.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -9,10 +10,11 @@ use crate::outbox::{Columns, Row};
 use crate::run::{RunState, StopReason};
 use crate::store::dead_letters;
 
-/// A node run that is new (at a run's start) or moved on by the end of another.
-#[derive(Debug, Clone)]
+/// A node run that is new (at a run's start) or moved on by the end of another. As JSON it has the names of its columns.
+#[derive(Debug, Clone, Serialize)]
 pub struct NodeRow {
     /// The run.
+    #[serde(skip)]
     pub run: Uuid,
     /// The node.
     pub node: String,
@@ -31,8 +33,10 @@ pub struct NodeRow {
     /// The worker that claims it.
     pub owner: Option<Uuid>,
     /// The job under which it runs.
+    #[serde(rename = "job_id")]
     pub job: Option<Uuid>,
     /// A trigger's output, as JSON text.
+    #[serde(skip)]
     pub output: Option<String>,
     /// An edge's error.
     pub error: Option<Value>,
@@ -170,27 +174,12 @@ impl NodeColumns {
     }
 }
 
-/// A row as JSON, with the names of its columns.
-pub(super) fn node_json(row: &NodeRow) -> Value {
-    json!({
-        "node": row.node,
-        "state": row.state,
-        "lane": row.lane,
-        "attempt": row.attempt,
-        "open_in": row.open_in,
-        "taken_in": row.taken_in,
-        "broken_in": row.broken_in,
-        "owner": row.owner,
-        "job_id": row.job,
-        "error": row.error,
-        "seq": row.seq,
-    })
-}
-
 /// Rows as a JSON array; none when there are none.
-pub(super) fn json_rows(rows: impl Iterator<Item = Value>) -> Option<Value> {
-    let rows: Vec<Value> = rows.collect();
-    (!rows.is_empty()).then_some(Value::Array(rows))
+pub(super) fn json_rows(rows: &[impl Serialize]) -> Result<Option<String>, sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    serde_json::to_string(rows).map(Some).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// Inserts the node runs of runs that start, one bulk insert.
@@ -288,7 +277,8 @@ async fn runs_and_jobs(
     let reasons: Vec<Option<StopReason>> = runs.iter().map(|run| run.stop_reason).collect();
     sqlx::query!(
         r#"with sent as (
-               insert into outbox (id, lane, job) select * from unnest($1::uuid[], $2::text[], $3::jsonb[])
+               insert into outbox (id, lane, job)
+               select s.id, s.lane, s.job::jsonb from unnest($1::uuid[], $2::text[], $3::text[]) as s (id, lane, job)
            ), told as (
                insert into events (type, data, depth)
                select 'run.' || u.state, run_told(r, u.state, u.error), coalesce((r.trigger ->> 'depth')::int, 0)

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -16,6 +15,10 @@ use crate::run::RunState;
 use crate::store::claim::Claimed;
 use crate::store::follow::{self, Follow, Keeping, Places};
 use crate::store::write::{self, Writes};
+
+/// How many nodes a record may make ready. Rows of more go the longer way, where they are handed over as columns: 10,000
+/// of them take half as long there.
+const MOST_READY: usize = 100;
 
 /// A record whose consequences are known.
 #[derive(Debug, Clone)]
@@ -39,7 +42,9 @@ impl Known {
             1 if graph.sinks().len() == 1 => true,
             _ => return None,
         };
-        let plain = changes.failed.is_empty() && changes.unhandled.is_none();
+        let plain = changes.failed.is_empty()
+            && changes.unhandled.is_none()
+            && changes.ready.len() <= MOST_READY;
         plain.then(|| Self { record: record.clone(), changes, ends })
     }
 
@@ -71,8 +76,8 @@ struct Columns<'a> {
     /// Whether the output of the run is the node's.
     gives: Vec<bool>,
     /// Rows of successors, and of jobs; none when there are none.
-    moves: Vec<Option<Value>>,
-    jobs: Vec<Option<Value>>,
+    moves: Vec<Option<String>>,
+    jobs: Vec<Option<String>>,
 }
 
 /// What follows from one record.
@@ -120,8 +125,8 @@ pub async fn record(
         columns.changes.push(follow.seq + 1);
         columns.ends.push(item.ends);
         columns.gives.push(item.ends && context.graph.is_sink(record.node));
-        columns.moves.push(write::json_rows(own.nodes.iter().map(write::node_json)));
-        columns.jobs.push(write::json_rows(own.jobs.iter().map(outbox::Row::to_json)));
+        columns.moves.push(write::json_rows(&own.nodes)?);
+        columns.jobs.push(write::json_rows(&own.jobs)?);
         plans.insert(context.id, Plan { place, kept, jobs: own.jobs });
     }
     let mut recorded = Recorded::default();
@@ -148,7 +153,7 @@ async fn write(
         r#"with locked as (
                select a.*, r.seq, r.error is not null as failed, clock_timestamp() as now
                from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bool[], $7::bool[],
-                       $8::jsonb[], $9::jsonb[])
+                       $8::text[], $9::text[])
                    as a (run_id, node, attempt, output, changes, ends, gives, moves, jobs)
                join runs as r on r.id = a.run_id
                where r.state = 'running' order by a.run_id for no key update of r
@@ -162,7 +167,7 @@ async fn write(
            ),
            moves as materialized (
                select d.run_id, d.now, d.seq + u.seq as at, u.*
-               from done as d, jsonb_to_recordset(d.moves)
+               from done as d, jsonb_to_recordset(d.moves::jsonb)
                    as u (node text, state node_state, attempt int, open_in int, taken_in bool, broken_in bool,
                        owner uuid, job_id uuid, error jsonb, seq bigint)
                where u.seq between 0 and 4611686018427387904
@@ -179,7 +184,7 @@ async fn write(
            ),
            sent as (
                insert into outbox (id, lane, job)
-               select j.id, j.lane, j.job from done as d, jsonb_to_recordset(d.jobs) as j (id uuid, lane text, job jsonb)
+               select j.id, j.lane, j.job from done as d, jsonb_to_recordset(d.jobs::jsonb) as j (id uuid, lane text, job jsonb)
            ),
            counted as (
                update runs as r set seq = d.seq + d.changes,
@@ -214,8 +219,8 @@ async fn write(
         &columns.changes,
         &columns.ends,
         &columns.gives,
-        &columns.moves as &[Option<Value>],
-        &columns.jobs as &[Option<Value>],
+        &columns.moves as &[Option<String>],
+        &columns.jobs as &[Option<String>],
     )
     .fetch_all(conn)
     .await?;

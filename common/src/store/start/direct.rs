@@ -57,8 +57,8 @@ struct Asked {
     open: Vec<i32>,
     timeouts: Vec<Option<i64>>,
     /// Rows of node runs, and of jobs; none for an action, whose row says what its node run is.
-    nodes: Vec<Option<Value>>,
-    sends: Vec<Option<Value>>,
+    nodes: Vec<Option<String>>,
+    sends: Vec<Option<String>>,
 }
 
 impl Asked {
@@ -123,8 +123,8 @@ pub async fn start(
         let timeout = timeout.map(|it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX / 2));
         asked.timeouts.push(timeout);
         let own = beginning.writes;
-        asked.nodes.push(write::json_rows(own.nodes.iter().map(write::node_json)));
-        asked.sends.push(write::json_rows(own.jobs.iter().map(outbox::Row::to_json)));
+        asked.nodes.push(write::json_rows(&own.nodes)?);
+        asked.sends.push(write::json_rows(&own.jobs)?);
         plans.insert(item.run, (place, Some(Plan { graph, kept, jobs: own.jobs })));
     }
     for (row, action, job) in begin(conn, &asked, owner).await? {
@@ -202,7 +202,7 @@ async fn begin(
         r#"with locked as (
                select a.*, clock_timestamp() as now
                from unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::int[], $7::bigint[],
-                       $8::jsonb[], $9::jsonb[])
+                       $8::text[], $9::text[])
                    as a (run_id, pipeline_id, version, job_id, changes, open, timeout_ms, nodes, jobs)
                join runs as r on r.id = a.run_id
                where r.state = 'queued' and not r.keep_completed
@@ -225,7 +225,7 @@ async fn begin(
                    case when i.state in ('queued', 'running') then b.now end,
                    case when i.state in ('running', 'completed') then b.now end,
                    case when i.state in ('completed', 'failed', 'skipped', 'cancelled') then b.now end
-               from begun as b, jsonb_to_recordset(b.nodes)
+               from begun as b, jsonb_to_recordset(b.nodes::jsonb)
                    as i (node text, state node_state, lane text, attempt int, open_in int, taken_in bool,
                        broken_in bool, owner uuid, job_id uuid, error jsonb, seq bigint)
                union all
@@ -235,7 +235,7 @@ async fn begin(
            ),
            sent as (
                insert into outbox (id, lane, job)
-               select j.id, j.lane, j.job from begun as b, jsonb_to_recordset(b.jobs) as j (id uuid, lane text, job jsonb)
+               select j.id, j.lane, j.job from begun as b, jsonb_to_recordset(b.jobs::jsonb) as j (id uuid, lane text, job jsonb)
            ),
            due as (
                insert into timers (run_id, kind, due_at)
@@ -252,8 +252,8 @@ async fn begin(
         &asked.changes,
         &asked.open,
         &asked.timeouts as &[Option<i64>],
-        &asked.nodes as &[Option<Value>],
-        &asked.sends as &[Option<Value>],
+        &asked.nodes as &[Option<String>],
+        &asked.sends as &[Option<String>],
         owner,
     )
     .fetch_all(conn)
