@@ -95,15 +95,18 @@ async fn ended(app: &App, id: Uuid, wait: Duration) -> Result<Option<Run>, ApiEr
     let until = Instant::now() + wait;
     // Registered before the first look, so that no end falls between the two.
     let waiter = app.watch.wait_for(id, For::End);
+    let mut waits = runs::state(&app.pool, id).await?.is_some_and(|state| !state.is_terminal());
     loop {
-        let run = runs::read(&app.pool, id).await?;
-        if run.as_ref().is_none_or(|run| run.state.is_terminal()) {
-            return Ok(run);
+        if waits {
+            waits = tokio::select! {
+                () = waiter.woken() => true,
+                () = tokio::time::sleep_until(until) => false,
+                () = app.draining.cancelled() => false,
+            };
         }
-        tokio::select! {
-            () = waiter.woken() => {}
-            () = tokio::time::sleep_until(until) => return Ok(runs::read(&app.pool, id).await?),
-            () = app.draining.cancelled() => return Ok(run),
+        let run = runs::read(&app.pool, id).await?;
+        if !waits || run.as_ref().is_none_or(|run| run.state.is_terminal()) {
+            return Ok(run);
         }
     }
 }

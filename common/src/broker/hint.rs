@@ -1,5 +1,7 @@
 //! Hints: these runs changed; look. Lost without harm.
 
+use std::collections::HashSet;
+
 use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -35,6 +37,22 @@ pub enum HintKind {
 }
 
 impl Hint {
+    /// One hint for many. That a run changed goes without saying where it stops or has ended.
+    pub(super) fn of(hints: Vec<Self>) -> Self {
+        let mut runs: Vec<_> = hints.into_iter().flat_map(|hint| hint.runs).collect();
+        let told = |kind: HintKind| kind != HintKind::Changed;
+        let more: HashSet<Uuid> =
+            runs.iter().filter(|(_, kind)| told(*kind)).map(|(run, _)| *run).collect();
+        let mut seen = HashSet::new();
+        runs.retain(|(run, kind)| told(*kind) || (!more.contains(run) && seen.insert(*run)));
+        Self { runs }
+    }
+
+    /// Whether somebody is likely to wait for it: it tells of an end, or of a stop.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.runs.iter().any(|(_, kind)| *kind != HintKind::Changed)
+    }
+
     /// The routing key: whoever executes nodes listens only to those that may concern it.
     pub(super) fn key(&self) -> &'static str {
         match self.runs.iter().any(|(_, kind)| *kind == HintKind::Stopping) {
@@ -121,6 +139,22 @@ pub(super) async fn listen(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+
+    #[test]
+    fn many_are_one_that_says_nothing_twice() {
+        use HintKind::{Changed, Ended, Stopping};
+        let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
+        let hint = |runs: &[_]| Hint { runs: runs.to_vec() };
+        assert!(
+            !hint(&[(a, Changed)]).is_urgent() && hint(&[(a, Changed), (b, Ended)]).is_urgent()
+        );
+        let one = Hint::of(vec![
+            hint(&[(a, Changed), (b, Changed)]),
+            hint(&[(a, Changed), (c, Stopping)]),
+            hint(&[(b, Ended), (c, Changed), (c, Ended)]),
+        ]);
+        assert_eq!(one, hint(&[(a, Changed), (c, Stopping), (b, Ended), (c, Ended)]));
+    }
 
     #[test]
     fn reads_as_pairs() {

@@ -10,7 +10,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, message};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -74,6 +74,8 @@ impl Drop for Taking {
 
 impl Intake {
     const SETTLE: usize = 4096;
+    /// How long acks wait for company. Nobody waits for an ack, and the broker takes as long for one as for many.
+    const LINGER: Duration = Duration::from_millis(2);
     const LOOK: Duration = Duration::from_secs(2);
     /// After so many looks at which nothing had come, the lane is consumed anew.
     const QUIET: u32 = 4;
@@ -117,7 +119,8 @@ impl Intake {
     }
 
     async fn turn(&mut self, lane: &mut Lane) -> Result<(), Lost> {
-        let mut settled = Vec::with_capacity(Self::SETTLE);
+        let mut settled = Vec::new();
+        let mut due = None;
         let mut look = tokio::time::interval(Self::LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -125,7 +128,18 @@ impl Intake {
             tokio::select! {
                 biased;
                 // Never ends: the origin holds a sender.
-                _ = self.settled.recv_many(&mut settled, Self::SETTLE) => self.settle(&mut settled, lane).await?,
+                _ = self.settled.recv_many(&mut settled, Self::SETTLE) => {
+                    if self.is_urgent(&settled, lane) {
+                        due = None;
+                        self.settle(&mut settled, lane).await?;
+                    } else {
+                        due.get_or_insert_with(|| Instant::now() + Self::LINGER);
+                    }
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    due = None;
+                    self.settle(&mut settled, lane).await?;
+                }
                 () = lane.close.cancelled() => {
                     while let Ok(last) = self.settled.try_recv() {
                         settled.push(last);
@@ -152,6 +166,12 @@ impl Intake {
                 },
             }
         }
+    }
+
+    /// Whether the broker should hear of these now: something goes back, or it has little more to give before it does.
+    fn is_urgent(&self, settled: &[Settled], lane: &Lane) -> bool {
+        self.tracker.open() * 2 >= usize::from(*lane.prefetch.borrow())
+            || settled.iter().any(|settled| matches!(settled, Settled::Requeued(_)))
     }
 
     fn receive(&mut self, message: message::Delivery) {

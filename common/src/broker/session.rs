@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::Status;
 use super::connection::Link;
+use super::hint::Hint;
 use super::publisher::{Actor, Outgoing};
 use super::topology::{REPLIES, Undeclared};
 
@@ -87,6 +88,9 @@ pub(super) struct Session {
 impl Session {
     const WINDOW: usize = 1000;
     const HINTS: usize = 64;
+    /// How long a hint waits for company that tells neither of an end nor of a stop: only who watches each step waits for
+    /// it.
+    const LINGER: Duration = Duration::from_millis(20);
     /// A connection on which a confirm takes longer is dropped, frames and all, before the row is sent again.
     const PATIENCE: Duration = Duration::from_secs(5);
     /// How long a lane that lost its queue is left alone before the queue is made anew.
@@ -185,6 +189,7 @@ impl Session {
     async fn turn(&mut self, actor: &mut Actor) -> Result<(), Ended> {
         let (mut rows, mut hints) = (std::mem::take(&mut actor.inbox.again), Vec::new());
         self.publish(&mut rows, actor).await?;
+        let mut hints_due = None;
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         loop {
             let room =
@@ -201,7 +206,19 @@ impl Session {
                 1.. = actor.inbox.rows.recv_many(&mut rows, room), if room > 0 => self.publish(&mut rows, actor).await?,
                 Some(()) = self.hints_under_way.next(), if !self.hints_under_way.is_empty() => {}
                 1.. = actor.inbox.hints.recv_many(&mut hints, Self::HINTS),
-                    if self.hints_under_way.len() < Self::HINTS => self.send_hints(&mut hints),
+                    if self.hints_under_way.len() < Self::HINTS =>
+                {
+                    if hints.len() >= Self::HINTS || hints.iter().any(Hint::is_urgent) {
+                        hints_due = None;
+                        self.send_hints(&mut hints);
+                    } else {
+                        hints_due.get_or_insert_with(|| Instant::now() + Self::LINGER);
+                    }
+                }
+                () = tokio::time::sleep_until(hints_due.unwrap_or_else(Instant::now).into()), if hints_due.is_some() => {
+                    hints_due = None;
+                    self.send_hints(&mut hints);
+                }
                 () = actor.shutdown.cancelled() => return self.finish(actor).await,
             }
         }

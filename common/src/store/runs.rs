@@ -105,6 +105,13 @@ pub struct NodeRun {
     pub finished_at: Option<Instant>,
 }
 
+/// Where a run stands; none when there is no such run.
+pub async fn state(pool: &PgPool, id: Uuid) -> Result<Option<RunState>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select state as "state: RunState" from runs where id = $1"#, id)
+        .fetch_optional(pool)
+        .await
+}
+
 /// The run and its node runs at one moment. Outputs of over 4 KiB are left out; how large one is is not asked of
 /// those that are large even when compressed, since that would unpack them.
 pub async fn read(pool: &PgPool, id: Uuid) -> Result<Option<Run>, sqlx::Error> {

@@ -90,7 +90,7 @@ impl Session {
             metrics::counter!("gathering_broker_hints_dropped_total").increment(hints.len() as u64);
             return hints.clear();
         }
-        let hint = Hint { runs: hints.drain(..).flat_map(|hint| hint.runs).collect() };
+        let hint = Hint::of(std::mem::take(hints));
         let (channel, exchange) = (self.hints.clone(), self.events_exchange.clone());
         self.hints_under_way.push(Box::pin(async move {
             let properties = BasicProperties::default()
