@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use common::batch::{Batcher, Work};
 use common::breakpoint;
 use common::outbox::Outbox;
+use common::own::Own;
 use common::store::idempotency::{self, NewKey};
-use common::store::{self, Pool, accept, pipelines};
+use common::store::{self, Connects, Pool, accept, pipelines};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -87,7 +88,7 @@ impl Acceptance {
     pub(crate) fn start(pool: Pool, outbox: Outbox) -> Self {
         let known = Arc::new(Known::default());
         let work = |known: &Arc<Known>| Accepting {
-            pool: pool.clone(),
+            own: Own::beside(&pool),
             outbox: outbox.clone(),
             known: known.clone(),
         };
@@ -121,7 +122,7 @@ impl Acceptance {
 }
 
 struct Accepting {
-    pool: Pool,
+    own: Own,
     outbox: Outbox,
     known: Arc<Known>,
 }
@@ -132,7 +133,7 @@ impl Work for Accepting {
     const RETRY_OUTAGES: bool = false;
 
     async fn commit(&mut self, asked: &[Asked]) -> Result<Vec<Self::Answer>, store::Error> {
-        let mut conn = self.pool.acquire().await?;
+        let mut conn = self.own.take().await?;
         let keys: Vec<Option<NewKey>> = asked.iter().map(decide::new_key).collect();
         let mut round = Round::new(asked, keys);
         if round.has_keys() {
@@ -146,9 +147,7 @@ impl Work for Accepting {
         }
         round.decide(&self.known);
         if round.has_keys() {
-            // Never two connections at a time, so that batches cannot wait for each other's.
-            drop(conn);
-            let mut tx = idempotency::begin(&self.pool).await?;
+            let mut tx = conn.begin_with(idempotency::BEGIN).await?;
             let claimed = idempotency::claim(&mut tx, &round.new_keys()).await?;
             round.keep_claimed(&claimed);
             let rows = accept::accept(&mut tx, &round.runs()).await?;
@@ -161,6 +160,7 @@ impl Work for Accepting {
             breakpoint::committed("accept").await;
             self.outbox.publish(rows);
         }
+        conn.keep();
         // It is committed: from here on nothing may fail the batch, which would be tried again.
         if round.lost_any() {
             self.answer_lost(&mut round).await;
@@ -173,8 +173,10 @@ impl Accepting {
     /// Answers those whose keys were claimed elsewhere with what was answered there.
     async fn answer_lost(&self, round: &mut Round<'_>) {
         let given = async {
-            let mut conn = self.pool.acquire().await?;
-            idempotency::given(&mut conn, round.keys()).await
+            let mut conn = self.own.take().await?;
+            let given = idempotency::given(&mut conn, round.keys()).await?;
+            conn.keep();
+            Ok::<_, store::Error>(given)
         };
         match given.await {
             Ok(given) => round.answer_given(&given),

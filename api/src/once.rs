@@ -32,7 +32,7 @@ pub(crate) async fn once(
         app.outbox.publish(rows);
         return Ok(reply);
     };
-    let mut tx = idempotency::begin(&app.pool).await?;
+    let mut tx = app.pool.begin_with(idempotency::BEGIN).await?;
     if let Some(reply) = given(&mut tx, &key).await? {
         return Ok(reply);
     }

@@ -21,6 +21,7 @@ pub mod node_log;
 pub mod node_run;
 pub mod ops;
 pub mod outbox;
+pub mod own;
 pub mod pipeline;
 pub mod problem;
 pub mod remote;

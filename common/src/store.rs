@@ -49,7 +49,7 @@ pub mod workers;
 pub mod write;
 
 pub use sqlx::postgres::PgConnectOptions as Options;
-pub use sqlx::{Error, PgConnection as Connection};
+pub use sqlx::{Connection as Connects, Error, PgConnection as Connection};
 
 /// The shared connections of a process.
 pub type Pool = sqlx::PgPool;

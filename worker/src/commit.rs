@@ -9,12 +9,13 @@ use common::broker::{Hint, HintKind};
 use common::context::RunContext;
 use common::graph::NodeIx;
 use common::outbox;
+use common::own::Own;
 use common::run::RunState;
 use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
 use common::store::follow::Keeping;
 use common::store::record::{self, Outcome, Record, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
-use common::store::{self, is_outage, mine};
+use common::store::{self, Connects, is_outage, mine};
 use uuid::Uuid;
 
 use crate::core::Core;
@@ -117,32 +118,36 @@ impl Doubt {
 /// Starts runs.
 pub(crate) struct Starts {
     core: Arc<Core>,
+    own: Own,
     doubt: Arc<Doubt>,
 }
 
 /// Claims node runs.
 pub(crate) struct Claims {
     core: Arc<Core>,
+    own: Own,
     doubt: Doubt,
 }
 
 /// Records outcomes.
 pub(crate) struct Records {
     core: Arc<Core>,
+    own: Own,
     doubt: Arc<Doubt>,
 }
 
 impl Starts {
-    /// The longer way, and the direct one: what either may have committed, both doubt.
+    /// The longer way, and the direct one, over one connection: what either may have committed, both doubt.
     pub(crate) fn new(core: Arc<Core>) -> (Self, DirectStarts) {
-        let doubt = Arc::<Doubt>::default();
-        let direct = DirectStarts { core: core.clone(), doubt: doubt.clone() };
-        (Self { core, doubt }, direct)
+        let (own, doubt) = (Own::beside(&core.pool), Arc::<Doubt>::default());
+        let direct = DirectStarts { core: core.clone(), own: own.clone(), doubt: doubt.clone() };
+        (Self { core, own, doubt }, direct)
     }
 
     async fn try_commit(&self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
         let core = &self.core;
-        let mut tx = core.pool.begin().await?;
+        let mut conn = self.own.take().await?;
+        let mut tx = conn.begin().await?;
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
         let keeping = Keeping { owner: Some(core.id), serves: &serves, quick: &quick };
@@ -160,6 +165,7 @@ impl Starts {
             }
         }
         tx.commit().await?;
+        conn.keep();
         breakpoint::committed("start").await;
         let runs = starts.iter().zip(&answers).filter_map(|(item, answer)| match answer {
             StartAnswer::Started(_) => Some((item.run, RunState::Running)),
@@ -192,12 +198,12 @@ impl common::batch::Work for Starts {
 
 impl Claims {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, doubt: Doubt::default() }
+        Self { own: Own::beside(&core.pool), core, doubt: Doubt::default() }
     }
 
     async fn try_commit(&self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
         let core = &self.core;
-        let mut conn = core.pool.acquire().await?;
+        let mut conn = self.own.take().await?;
         let mut answers = claim::claim(&mut conn, claims, core.id, &core.definitions).await?;
         breakpoint::committed("claim").await;
         if self.doubt.is_open() {
@@ -210,6 +216,7 @@ impl Claims {
                 }
             }
         }
+        conn.keep();
         let mut runs = Vec::new();
         let begun = answers.into_iter().zip(claims).map(|(answer, item)| match answer {
             ClaimAnswer::Claimed(claimed) => {
@@ -238,16 +245,17 @@ impl common::batch::Work for Claims {
 }
 
 impl Records {
-    /// The longer way, and the direct one: what either may have committed, both doubt.
+    /// The longer way, and the direct one, over one connection: what either may have committed, both doubt.
     pub(crate) fn new(core: Arc<Core>) -> (Self, DirectRecords) {
-        let doubt = Arc::<Doubt>::default();
-        let direct = DirectRecords { core: core.clone(), doubt: doubt.clone() };
-        (Self { core, doubt }, direct)
+        let (own, doubt) = (Own::beside(&core.pool), Arc::<Doubt>::default());
+        let direct = DirectRecords { core: core.clone(), own: own.clone(), doubt: doubt.clone() };
+        (Self { core, own, doubt }, direct)
     }
 
     async fn try_commit(&self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
         let core = &self.core;
-        let mut tx = core.pool.begin().await?;
+        let mut conn = self.own.take().await?;
+        let mut tx = conn.begin().await?;
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
         let owner = (core.presence.is_held() || takes_over(records)).then_some(core.id);
@@ -262,6 +270,7 @@ impl Records {
             }
         }
         tx.commit().await?;
+        conn.keep();
         breakpoint::committed("record").await;
         let settled = answers.into_iter().map(|answer| match answer {
             RecordAnswer::Recorded(claimed) => Settled::Recorded(core.assign(claimed)),

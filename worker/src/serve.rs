@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::broker::{BrokerConfig, Consumer, ConsumerHandle, REPLIES};
-use common::config::DatabaseConfig;
 use common::ops::{self, Check, Readiness};
 use common::outbox::{self, Outbox};
 use common::store::definitions::Definitions;
@@ -33,7 +32,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     let total: u16 = slots.values().sum();
     let id = Uuid::now_v7();
     let options: store::Options = database.url.reveal().parse()?;
-    let pool = store::connect(store::keyed(options), pool_size(&database));
+    let pool = store::connect(store::keyed(options), database.pool);
     let tools = Tools::open(args.tools.confined_by("/proc/self/exe"))?;
     let secrets = args.secrets.resolve()?;
 
@@ -88,11 +87,6 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     drop(ops);
     tracing::info!("stopped");
     Ok(())
-}
-
-/// One connection for each batcher and a few for single reads.
-fn pool_size(database: &DatabaseConfig) -> u32 {
-    database.pool
 }
 
 /// Waits for Postgres, and for its schema. False when the process is told to stop meanwhile.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::PgConnection;
 
 /// A key that a request carried, and the answer that it will get.
 #[derive(Debug, Clone)]
@@ -36,9 +36,7 @@ pub struct Given {
 }
 
 /// Begins a transaction that waits for a key in another's hands for 2 s, then fails with 55P03.
-pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    pool.begin_with("begin; set local lock_timeout = '2s'").await
-}
+pub const BEGIN: &str = "begin; set local lock_timeout = '2s'";
 
 /// The answers that were given to any of these keys.
 pub async fn given<'a>(

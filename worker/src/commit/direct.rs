@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::breakpoint;
+use common::own::Own;
 use common::run::RunState;
 use common::store;
 use common::store::follow::Keeping;
@@ -17,12 +18,14 @@ use crate::core::Core;
 /// Starts runs whose rows are known beforehand; none when they have to be looked at.
 pub(crate) struct DirectStarts {
     pub(super) core: Arc<Core>,
+    pub(super) own: Own,
     pub(super) doubt: Arc<Doubt>,
 }
 
 /// Records completions whose consequences are known beforehand; none when rows have to be looked at.
 pub(crate) struct DirectRecords {
     pub(super) core: Arc<Core>,
+    pub(super) own: Own,
     pub(super) doubt: Arc<Doubt>,
 }
 
@@ -35,10 +38,10 @@ impl DirectStarts {
         let quick = |context: &_, node| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
         let keeping = Keeping { owner: Some(core.id), serves: &serves, quick: &quick };
-        let mut conn = core.pool.acquire().await?;
+        let mut conn = self.own.take().await?;
         let started =
             start::start(&mut conn, starts, keeping, core.spare(), &core.definitions).await?;
-        drop(conn);
+        conn.keep();
         if started.answers.iter().any(|answer| matches!(answer, start::Answer::Started(_))) {
             breakpoint::committed("start").await;
         }
@@ -79,9 +82,9 @@ impl DirectRecords {
         let serves = |lane: &str| core.serves(lane);
         let owner = core.presence.is_held().then_some(core.id);
         let keeping = Keeping { owner, serves: &serves, quick: &quick };
-        let mut conn = core.pool.acquire().await?;
+        let mut conn = self.own.take().await?;
         let recorded = record::record(&mut conn, items, keeping, core.spare()).await?;
-        drop(conn);
+        conn.keep();
         if recorded.answers.iter().any(Option::is_some) {
             breakpoint::committed("record").await;
         }
