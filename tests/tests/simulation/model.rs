@@ -143,6 +143,11 @@ impl Model {
         let mut changes = self.decide(&ended, |node| Some(fresh(graph, node)), HashMap::new());
         ready.append(&mut changes.ready);
         changes.ready = ready;
+        let closes = graph.sinks().len() as i32 <= changes.closed_sinks;
+        let halts = changes.unhandled.is_some() && graph.fails_fast() && !closes;
+        if halts {
+            changes.ready.clear();
+        }
         for node in 0..graph.len() as NodeIx {
             let is_root = graph.incoming(node).is_empty();
             let state =
@@ -164,6 +169,10 @@ impl Model {
         self.open = graph.sinks().len() as i32 - changes.closed_sinks;
         self.failed = changes.unhandled.is_some();
         self.state = RunState::Running;
+        if halts {
+            self.halt(StopReason::FailFast);
+            return Some(Vec::new());
+        }
         if self.open == 0 {
             self.end(RunEvent::SinksEnded { failed: self.failed });
             return Some(Vec::new());
