@@ -41,9 +41,10 @@ server_folder() {
 }
 
 # Whether process $1 is alive and was started in folder $2. Process ids are used again
-# after a crash of the machine, so a number in a file proves nothing.
+# after a crash of the machine, so a number in a file proves nothing. (grep reads to the
+# end: one that stops at what it looks for ends tr, and with it the pipe, by a signal.)
 process_of() {
-  [ -n "$1" ] && { tr '\0' '\n' <"/proc/$1/environ"; } 2>/dev/null | grep -qxF "GATHERING_SERVER=$2"
+  [ -n "$1" ] && { tr '\0' '\n' <"/proc/$1/environ"; } 2>/dev/null | grep -xF "GATHERING_SERVER=$2" >/dev/null
 }
 
 # await_exit PID SECONDS: false when it is still there after that time. It has ended when
