@@ -174,7 +174,14 @@ async fn r3_a_message_is_a_pointer_that_reads_well() {
 #[tokio::test]
 async fn r3_what_cannot_be_decoded_goes_to_the_dead_queue_with_a_reason() {
     let fleet = TestFleet::start(FleetOptions::default()).await;
-    let garbage: [&[u8]; 6] = [
+    // Their reason, or their headers, are larger than a frame that we send.
+    let unknown = format!("{{\"type\":\"{}\"}}", "launch".repeat(5_000));
+    let mut headers = lapin::types::FieldTable::default();
+    let theirs = lapin::types::AMQPValue::LongString("x".repeat(100_000).into());
+    headers.insert("theirs".into(), theirs);
+    let garbage: [&[u8]; 8] = [
+        b"with large headers",
+        unknown.as_bytes(),
         b"",
         b"hello",
         b"\xff\xfe\x00",
@@ -182,8 +189,9 @@ async fn r3_what_cannot_be_decoded_goes_to_the_dead_queue_with_a_reason() {
         b"{\"type\":\"launch.rocket\",\"job\":\"01890000-0000-7000-8000-000000000000\",\"reason\":\"submitted\"}",
         &[b'x'; 100_000],
     ];
+    let mut properties = BasicProperties::default().with_headers(headers);
     for body in garbage {
-        fleet.broker().publish("default", body, BasicProperties::default()).await;
+        fleet.broker().publish("default", body, std::mem::take(&mut properties)).await;
     }
     let id = fleet.client().action("echo", json!({})).await;
     fleet.client().wait(&id).await.expect("completed");

@@ -9,7 +9,7 @@ use common::broker::{Hint, HintKind};
 use common::context::RunContext;
 use common::graph::NodeIx;
 use common::outbox;
-use common::own::Own;
+use common::own::{Own, Taken};
 use common::run::RunState;
 use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
 use common::store::follow::Keeping;
@@ -144,9 +144,12 @@ impl Starts {
         (Self { core, own, doubt }, direct)
     }
 
-    async fn try_commit(&self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
+    async fn try_commit(
+        &self,
+        mut conn: Taken,
+        starts: &[Start],
+    ) -> Result<Vec<Begun>, store::Error> {
         let core = &self.core;
-        let mut conn = self.own.take().await?;
         let mut tx = conn.begin().await?;
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
@@ -190,8 +193,10 @@ impl common::batch::Work for Starts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
-        self.core.presence.held().await;
-        let result = bounded(self.try_commit(starts)).await;
+        let result = match self.core.presence.held_with(&self.own).await {
+            Ok(conn) => bounded(self.try_commit(conn, starts)).await,
+            Err(error) => Err(error),
+        };
         self.doubt.settle(result)
     }
 }
@@ -201,9 +206,12 @@ impl Claims {
         Self { own: Own::beside(&core.pool), core, doubt: Doubt::default() }
     }
 
-    async fn try_commit(&self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
+    async fn try_commit(
+        &self,
+        mut conn: Taken,
+        claims: &[Claim],
+    ) -> Result<Vec<Begun>, store::Error> {
         let core = &self.core;
-        let mut conn = self.own.take().await?;
         let mut answers = claim::claim(&mut conn, claims, core.id, &core.definitions).await?;
         breakpoint::committed("claim").await;
         if self.doubt.is_open() {
@@ -238,8 +246,10 @@ impl common::batch::Work for Claims {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
-        self.core.presence.held().await;
-        let result = bounded(self.try_commit(claims)).await;
+        let result = match self.core.presence.held_with(&self.own).await {
+            Ok(conn) => bounded(self.try_commit(conn, claims)).await,
+            Err(error) => Err(error),
+        };
         self.doubt.settle(result)
     }
 }
@@ -252,9 +262,12 @@ impl Records {
         (Self { core, own, doubt }, direct)
     }
 
-    async fn try_commit(&self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
+    async fn try_commit(
+        &self,
+        mut conn: Taken,
+        records: &[Arc<Record>],
+    ) -> Result<Vec<Settled>, store::Error> {
         let core = &self.core;
-        let mut conn = self.own.take().await?;
         let mut tx = conn.begin().await?;
         let quick = |context: &RunContext, node: NodeIx| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
@@ -316,7 +329,10 @@ impl common::batch::Work for Records {
     }
 
     async fn commit(&mut self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
-        let result = bounded(self.try_commit(records)).await;
+        let result = match self.own.take().await {
+            Ok(conn) => bounded(self.try_commit(conn, records)).await,
+            Err(error) => Err(error),
+        };
         self.doubt.settle(result)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use common::own::{Own, Taken};
 use common::retry::Reconnect;
 use common::store::session::{Lost, Session};
 use common::store::{self, workers};
@@ -25,10 +26,18 @@ impl Presence {
         *self.held.borrow()
     }
 
-    /// Waits until it is held.
-    pub(crate) async fn held(&self) {
-        // The sender lives as long as the process claims anything.
-        let _ = self.held.clone().wait_for(|held| *held).await;
+    /// A connection to claim over, taken while the lock is held.
+    pub(crate) async fn held_with(&self, own: &Own) -> Result<Taken, store::Error> {
+        loop {
+            // The sender lives as long as the process claims anything.
+            let _ = self.held.clone().wait_for(|held| *held).await;
+            let conn = own.take().await?;
+            // It may have been another's turn for a while.
+            if self.is_held() {
+                return Ok(conn);
+            }
+            conn.keep();
+        }
     }
 }
 

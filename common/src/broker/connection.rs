@@ -25,9 +25,18 @@ pub(super) struct Link {
 impl Link {
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Connects under the name `<process> <role>`.
+    /// Connects under the name `<process> <role>`, for what we send ourselves.
     pub(super) async fn open(config: &BrokerConfig, role: &str) -> lapin::Result<Self> {
-        let uri: AMQPUri = with_usual(&config.url).parse().map_err(io::Error::other)?;
+        Self::open_with(config, role, OURS).await
+    }
+
+    /// As [`Link::open`], for messages that others may have sent, too.
+    pub(super) async fn open_for_all(config: &BrokerConfig, role: &str) -> lapin::Result<Self> {
+        Self::open_with(config, role, ANYBODYS).await
+    }
+
+    async fn open_with(config: &BrokerConfig, role: &str, frame: u32) -> lapin::Result<Self> {
+        let uri: AMQPUri = with_usual(&config.url, frame).parse().map_err(io::Error::other)?;
         let name = format!("{} {role}", config.name);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let socket = Arc::new(Socket::default());
@@ -158,13 +167,15 @@ impl Socket {
     }
 }
 
-/// What the URL does not say. A frozen broker is found after two heartbeats. For each connection, the client holds 64
-/// frames of the largest size, and goes round them: with 128 KiB, the usual size, that is 8 MiB for messages that have
-/// less than 1 KiB.
-const USUAL: [(&str, u32); 2] = [("heartbeat", 10), ("frame_max", 16 * 1024)];
+/// The largest frame on a connection over which only our own messages come and go. The client holds 64 frames of that
+/// size for each connection, and goes round them: with 128 KiB that is 8 MiB for messages that have less than 1 KiB.
+const OURS: u32 = 16 * 1024;
+/// The broker's own limit. A message's headers are one frame: what anybody could send must fit.
+const ANYBODYS: u32 = 128 * 1024;
 
-fn with_usual(url: &str) -> String {
-    USUAL.iter().fold(url.to_owned(), |url, (name, value)| {
+/// Adds what the URL does not say. A frozen broker is found after two heartbeats.
+fn with_usual(url: &str, frame: u32) -> String {
+    [("heartbeat", 10), ("frame_max", frame)].iter().fold(url.to_owned(), |url, (name, value)| {
         if url.contains(&format!("{name}=")) {
             return url;
         }
@@ -179,12 +190,12 @@ mod tests {
 
     #[test]
     fn what_the_url_does_not_say_is_added() {
-        assert_eq!(with_usual("amqp://h/%2f"), "amqp://h/%2f?heartbeat=10&frame_max=16384");
+        assert_eq!(with_usual("amqp://h/%2f", OURS), "amqp://h/%2f?heartbeat=10&frame_max=16384");
         assert_eq!(
-            with_usual("amqp://h/%2f?frame_max=8192"),
+            with_usual("amqp://h/%2f?frame_max=8192", OURS),
             "amqp://h/%2f?frame_max=8192&heartbeat=10"
         );
         let said = "amqp://h/%2f?heartbeat=30&frame_max=131072";
-        assert_eq!(with_usual(said), said);
+        assert_eq!(with_usual(said, OURS), said);
     }
 }

@@ -165,7 +165,7 @@ impl Supervisor {
         // A consumer that takes no more has no use for a new connection.
         while !self.close.is_cancelled() && !self.stop.is_cancelled() {
             let opened = tokio::select! {
-                opened = Link::open(&self.config, Self::ROLE) => opened,
+                opened = self.link() => opened,
                 () = self.close.cancelled() => break,
             };
             match opened {
@@ -190,6 +190,13 @@ impl Supervisor {
                 () = self.close.cancelled() => {}
             }
         }
+    }
+
+    async fn link(&self) -> lapin::Result<Link> {
+        if self.lanes.is_empty() {
+            return Link::open(&self.config, Self::ROLE).await;
+        }
+        Link::open_for_all(&self.config, Self::ROLE).await
     }
 
     /// Serves until the connection is gone (then says why) or it is closed.

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_are_one_that_says_nothing_twice() {
+    fn many_are_one_in_which_changes_go_without_saying() {
         use HintKind::{Changed, Ended, Stopping};
         let [a, b, c] = [1, 2, 3].map(Uuid::from_u128);
         let hint = |runs: &[_]| Hint { runs: runs.to_vec() };

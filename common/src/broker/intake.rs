@@ -42,6 +42,8 @@ pub(super) struct Intake {
     tracker: Tracker,
     /// Delivered, and not handed out yet.
     waiting: VecDeque<message::Delivery>,
+    /// What is to be told to the broker, and waits for company.
+    lingering: Vec<Settled>,
     consumer: Option<lapin::Consumer>,
     consumers: u32,
     /// The prefetch of the present consumer.
@@ -92,6 +94,7 @@ impl Intake {
             settled,
             tracker: Tracker::default(),
             waiting: VecDeque::new(),
+            lingering: Vec::new(),
             consumer: None,
             consumers: 0,
             prefetch: 0,
@@ -112,6 +115,10 @@ impl Intake {
         self.origin.gone.cancel();
         // What is still open goes back to the queue with the channel.
         if self.channel.status().connected() {
+            let words = self.tracker.settle(&std::mem::take(&mut self.lingering));
+            if let Some(tag) = words.ack_up_to {
+                let _ = self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await;
+            }
             let close = self.channel.close(200, "OK".into());
             let _ = tokio::time::timeout(Duration::from_secs(2), close).await;
         }
@@ -119,7 +126,6 @@ impl Intake {
     }
 
     async fn turn(&mut self, lane: &mut Lane) -> Result<(), Lost> {
-        let mut settled = Vec::new();
         let mut due = None;
         let mut look = tokio::time::interval(Self::LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -128,28 +134,29 @@ impl Intake {
             tokio::select! {
                 biased;
                 // Never ends: the origin holds a sender.
-                _ = self.settled.recv_many(&mut settled, Self::SETTLE) => {
-                    if self.is_urgent(&settled, lane) {
+                _ = self.settled.recv_many(&mut self.lingering, Self::SETTLE) => {
+                    if self.is_urgent(lane) {
                         due = None;
-                        self.settle(&mut settled, lane).await?;
+                        self.settle_lingering(lane).await?;
                     } else {
                         due.get_or_insert_with(|| Instant::now() + Self::LINGER);
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                     due = None;
-                    self.settle(&mut settled, lane).await?;
+                    self.settle_lingering(lane).await?;
                 }
                 () = lane.close.cancelled() => {
                     while let Ok(last) = self.settled.try_recv() {
-                        settled.push(last);
+                        self.lingering.push(last);
                     }
-                    self.settle(&mut settled, lane).await?;
+                    self.settle_lingering(lane).await?;
                     return Ok(());
                 }
                 () = lane.stop.cancelled(), if !stopping => self.stop(lane).await?,
                 Ok(()) = lane.prefetch.changed(), if !stopping => {
                     let wanted = *lane.prefetch.borrow_and_update();
+                    self.settle_lingering(lane).await?;
                     self.reconsume(wanted, lane).await?;
                 }
                 _ = look.tick(), if !stopping => {
@@ -169,9 +176,14 @@ impl Intake {
     }
 
     /// Whether the broker should hear of these now: something goes back, or it has little more to give before it does.
-    fn is_urgent(&self, settled: &[Settled], lane: &Lane) -> bool {
+    fn is_urgent(&self, lane: &Lane) -> bool {
         self.tracker.open() * 2 >= usize::from(*lane.prefetch.borrow())
-            || settled.iter().any(|settled| matches!(settled, Settled::Requeued(_)))
+            || self.lingering.iter().any(|settled| matches!(settled, Settled::Requeued(_)))
+    }
+
+    async fn settle_lingering(&mut self, lane: &Lane) -> Result<(), Lost> {
+        let mut lingering = std::mem::take(&mut self.lingering);
+        self.settle(&mut lingering, lane).await
     }
 
     fn receive(&mut self, message: message::Delivery) {

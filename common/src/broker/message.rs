@@ -141,6 +141,11 @@ pub(super) fn header(properties: &BasicProperties, name: &str) -> Option<String>
     }
 }
 
+/// The longest reason, and the most that is kept of headers, by their length as text: a message's headers travel in one
+/// frame, and anybody may have sent it.
+const LONGEST_REASON: usize = 1024;
+const MOST_HEADERS: usize = 8 * 1024;
+
 /// The properties of a message on its way to the dead queue: what it had, and why it is there.
 pub(super) fn buried(
     properties: &BasicProperties,
@@ -148,6 +153,11 @@ pub(super) fn buried(
     from_queue: &str,
 ) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
+    if format!("{headers:?}").len() > MOST_HEADERS {
+        headers = FieldTable::default();
+        headers.insert("headers_left_out".into(), AMQPValue::Boolean(true));
+    }
+    let reason = &reason[..reason.floor_char_boundary(LONGEST_REASON)];
     headers.insert("reason".into(), AMQPValue::LongString(reason.into()));
     headers.insert("from_queue".into(), AMQPValue::LongString(from_queue.into()));
     properties.clone().with_headers(headers).with_delivery_mode(2)
@@ -163,6 +173,22 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::job::Reason;
+
+    #[test]
+    fn what_is_buried_fits_into_one_frame() {
+        let headers = |text: &str| {
+            let mut headers = FieldTable::default();
+            headers.insert("theirs".into(), AMQPValue::LongString(text.into()));
+            BasicProperties::default().with_headers(headers)
+        };
+        let small = buried(&headers("kept"), "why", "lane");
+        assert_eq!(header(&small, "theirs").as_deref(), Some("kept"));
+        assert_eq!(header(&small, "reason").as_deref(), Some("why"));
+        let large = buried(&headers(&"x".repeat(100_000)), &"ä".repeat(10_000), "lane");
+        assert_eq!(header(&large, "theirs"), None);
+        assert_eq!(header(&large, "reason").map(|reason| reason.len()), Some(LONGEST_REASON));
+        assert_eq!(header(&large, "from_queue").as_deref(), Some("lane"));
+    }
 
     const ROW: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
     const RUN: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0002);

@@ -11,9 +11,9 @@ use crate::context::{RunContext, RunRow};
 use crate::graph::Graph;
 use crate::pipeline::{self, Node};
 
-/// How many definitions a process keeps compiled. Past that it forgets them all, and compiles anew what it meets.
+/// How many definitions a process keeps compiled. Past that it forgets the largest, and compiles anew what it meets.
 const KEPT: usize = 1_000;
-/// How many nodes these have together, at some 3 KiB each. A larger definition is kept alone.
+/// How many nodes these have together, at some 3 KiB each.
 const KEPT_NODES: usize = 50_000;
 
 /// The definitions that this process has met.
@@ -51,10 +51,7 @@ impl Definitions {
         let compiled = tokio::task::block_in_place(|| compile(stored)).map(Arc::new);
         if let Ok(graph) = &compiled {
             let mut kept = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
-            let nodes: usize = kept.values().map(|graph| graph.len()).sum();
-            if kept.len() >= KEPT || nodes + graph.len() > KEPT_NODES {
-                kept.clear();
-            }
+            make_room(&mut kept, graph.len());
             kept.insert(key, graph.clone());
         }
         Ok(compiled)
@@ -99,6 +96,16 @@ impl Definitions {
         };
         self.remember(&row);
         Ok(graph.map(|graph| Arc::new(RunContext::new(row, graph))))
+    }
+}
+
+/// Forgets the largest, until one of so many nodes fits.
+fn make_room(kept: &mut HashMap<(Uuid, i32), Arc<Graph>>, nodes: usize) {
+    let mut all: usize = kept.values().map(|graph| graph.len()).sum();
+    while kept.len() >= KEPT || (!kept.is_empty() && all + nodes > KEPT_NODES) {
+        let largest = kept.iter().max_by_key(|(_, graph)| graph.len()).map(|(key, _)| *key);
+        let Some(graph) = largest.and_then(|key| kept.remove(&key)) else { return };
+        all -= graph.len();
     }
 }
 

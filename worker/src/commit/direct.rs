@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::breakpoint;
-use common::own::Own;
+use common::own::{Own, Taken};
 use common::run::RunState;
 use common::store;
 use common::store::follow::Keeping;
@@ -30,15 +30,19 @@ pub(crate) struct DirectRecords {
 }
 
 impl DirectStarts {
-    async fn try_commit(&self, starts: &[Start]) -> Result<Vec<Option<Begun>>, store::Error> {
+    async fn try_commit(
+        &self,
+        mut conn: Taken,
+        starts: &[Start],
+    ) -> Result<Vec<Option<Begun>>, store::Error> {
         let core = &self.core;
         if core.draining.is_cancelled() {
+            conn.keep();
             return Ok(starts.iter().map(|_| None).collect());
         }
         let quick = |context: &_, node| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
         let keeping = Keeping { owner: Some(core.id), serves: &serves, quick: &quick };
-        let mut conn = self.own.take().await?;
         let started =
             start::start(&mut conn, starts, keeping, core.spare(), &core.definitions).await?;
         conn.keep();
@@ -66,8 +70,10 @@ impl common::batch::Work for DirectStarts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Option<Begun>>, store::Error> {
-        self.core.presence.held().await;
-        let result = bounded(self.try_commit(starts)).await;
+        let result = match self.core.presence.held_with(&self.own).await {
+            Ok(conn) => bounded(self.try_commit(conn, starts)).await,
+            Err(error) => Err(error),
+        };
         self.doubt.settle(result)
     }
 }
@@ -75,6 +81,7 @@ impl common::batch::Work for DirectStarts {
 impl DirectRecords {
     async fn try_commit(
         &self,
+        mut conn: Taken,
         items: &[Known],
     ) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
         let core = &self.core;
@@ -82,7 +89,6 @@ impl DirectRecords {
         let serves = |lane: &str| core.serves(lane);
         let owner = core.presence.is_held().then_some(core.id);
         let keeping = Keeping { owner, serves: &serves, quick: &quick };
-        let mut conn = self.own.take().await?;
         let recorded = record::record(&mut conn, items, keeping, core.spare()).await?;
         conn.keep();
         if recorded.answers.iter().any(Option::is_some) {
@@ -108,7 +114,10 @@ impl common::batch::Work for DirectRecords {
         &mut self,
         items: &[Known],
     ) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
-        let result = bounded(self.try_commit(items)).await;
+        let result = match self.own.take().await {
+            Ok(conn) => bounded(self.try_commit(conn, items)).await,
+            Err(error) => Err(error),
+        };
         self.doubt.settle(result)
     }
 }
