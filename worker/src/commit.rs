@@ -101,6 +101,14 @@ pub(crate) async fn bounded<T>(
         .unwrap_or_else(|_| Err(store::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
+/// A transaction over a connection that was waited for before: another's turn is no silence.
+async fn over<T, F: Future<Output = Result<T, store::Error>>>(
+    conn: Result<Taken, store::Error>,
+    work: impl FnOnce(Taken) -> F,
+) -> Result<T, store::Error> {
+    bounded(work(conn?)).await
+}
+
 impl Doubt {
     fn settle<T>(&self, result: Result<T, store::Error>) -> Result<T, store::Error> {
         if result.as_ref().is_err_and(is_outage) {
@@ -193,10 +201,8 @@ impl common::batch::Work for Starts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
-        let result = match self.core.presence.held_with(&self.own).await {
-            Ok(conn) => bounded(self.try_commit(conn, starts)).await,
-            Err(error) => Err(error),
-        };
+        let conn = self.core.presence.held_with(&self.own).await;
+        let result = over(conn, |conn| self.try_commit(conn, starts)).await;
         self.doubt.settle(result)
     }
 }
@@ -246,10 +252,8 @@ impl common::batch::Work for Claims {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
-        let result = match self.core.presence.held_with(&self.own).await {
-            Ok(conn) => bounded(self.try_commit(conn, claims)).await,
-            Err(error) => Err(error),
-        };
+        let conn = self.core.presence.held_with(&self.own).await;
+        let result = over(conn, |conn| self.try_commit(conn, claims)).await;
         self.doubt.settle(result)
     }
 }
@@ -329,10 +333,7 @@ impl common::batch::Work for Records {
     }
 
     async fn commit(&mut self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
-        let result = match self.own.take().await {
-            Ok(conn) => bounded(self.try_commit(conn, records)).await,
-            Err(error) => Err(error),
-        };
+        let result = over(self.own.take().await, |conn| self.try_commit(conn, records)).await;
         self.doubt.settle(result)
     }
 }

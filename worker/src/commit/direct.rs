@@ -12,7 +12,7 @@ use common::store::start::Start;
 use common::store::start::direct as start;
 use uuid::Uuid;
 
-use super::{Assigned, Begun, Doubt, bounded};
+use super::{Assigned, Begun, Doubt, over};
 use crate::core::Core;
 
 /// Starts runs whose rows are known beforehand; none when they have to be looked at.
@@ -70,10 +70,8 @@ impl common::batch::Work for DirectStarts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Option<Begun>>, store::Error> {
-        let result = match self.core.presence.held_with(&self.own).await {
-            Ok(conn) => bounded(self.try_commit(conn, starts)).await,
-            Err(error) => Err(error),
-        };
+        let conn = self.core.presence.held_with(&self.own).await;
+        let result = over(conn, |conn| self.try_commit(conn, starts)).await;
         self.doubt.settle(result)
     }
 }
@@ -114,10 +112,7 @@ impl common::batch::Work for DirectRecords {
         &mut self,
         items: &[Known],
     ) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
-        let result = match self.own.take().await {
-            Ok(conn) => bounded(self.try_commit(conn, items)).await,
-            Err(error) => Err(error),
-        };
+        let result = over(self.own.take().await, |conn| self.try_commit(conn, items)).await;
         self.doubt.settle(result)
     }
 }
