@@ -77,7 +77,7 @@ impl Drop for Taking {
 impl Intake {
     const SETTLE: usize = 4096;
     /// How long acks wait for company. Nobody waits for an ack, and the broker takes as long for one as for many.
-    const LINGER: Duration = Duration::from_millis(2);
+    const LINGER: Duration = Duration::from_millis(20);
     const LOOK: Duration = Duration::from_secs(2);
     /// After so many looks at which nothing had come, the lane is consumed anew.
     const QUIET: u32 = 4;
@@ -115,12 +115,12 @@ impl Intake {
         self.origin.gone.cancel();
         // What is still open goes back to the queue with the channel.
         if self.channel.status().connected() {
-            let words = self.tracker.settle(&std::mem::take(&mut self.lingering));
-            if let Some(tag) = words.ack_up_to {
-                let _ = self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await;
-            }
-            let close = self.channel.close(200, "OK".into());
-            let _ = tokio::time::timeout(Duration::from_secs(2), close).await;
+            let lingering = std::mem::take(&mut self.lingering);
+            let last_words = async {
+                let _ = self.tell(&lingering, lane).await;
+                let _ = self.channel.close(200, "OK".into()).await;
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(2), last_words).await;
         }
         served
     }
@@ -182,8 +182,8 @@ impl Intake {
     }
 
     async fn settle_lingering(&mut self, lane: &Lane) -> Result<(), Lost> {
-        let mut lingering = std::mem::take(&mut self.lingering);
-        self.settle(&mut lingering, lane).await
+        let lingering = std::mem::take(&mut self.lingering);
+        self.settle(&lingering, lane).await
     }
 
     fn receive(&mut self, message: message::Delivery) {
@@ -208,10 +208,18 @@ impl Intake {
         }
     }
 
-    async fn settle(&mut self, settled: &mut Vec<Settled>, lane: &Lane) -> Result<(), Lost> {
+    async fn settle(&mut self, settled: &[Settled], lane: &Lane) -> Result<(), Lost> {
+        self.tell(settled, lane).await?;
+        if self.counted.is_some() {
+            let enough = if self.consumer.is_some() { *lane.prefetch.borrow() / 4 } else { 1 };
+            self.use_room(lane, enough.max(1)).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the broker what is finished, and what goes back.
+    async fn tell(&mut self, settled: &[Settled], lane: &Lane) -> lapin::Result<()> {
         let words = self.tracker.settle(settled);
-        settled.clear();
-        let (requeue, ack) = (words.requeue.len() as u64, words.acked);
         let options = BasicNackOptions { multiple: false, requeue: true };
         try_join_all(words.requeue.iter().map(|tag| self.channel.basic_nack(*tag, options)))
             .await?;
@@ -220,16 +228,12 @@ impl Intake {
         }
         let options = BasicAckOptions { multiple: false };
         try_join_all(words.ack.iter().map(|tag| self.channel.basic_ack(*tag, options))).await?;
-        if requeue > 0 {
+        if !words.requeue.is_empty() {
             metrics::counter!("gathering_broker_requeued_total", "lane" => lane.name.clone())
-                .increment(requeue);
+                .increment(words.requeue.len() as u64);
         }
         metrics::counter!("gathering_broker_acked_total", "lane" => lane.name.clone())
-            .increment(ack);
-        if self.counted.is_some() {
-            let enough = if self.consumer.is_some() { *lane.prefetch.borrow() / 4 } else { 1 };
-            self.use_room(lane, enough.max(1)).await?;
-        }
+            .increment(words.acked);
         Ok(())
     }
 
@@ -305,13 +309,13 @@ impl Intake {
     /// Takes no more: what was not handed out goes back.
     async fn stop(&mut self, lane: &Lane) -> Result<(), Lost> {
         self.cancel().await?;
-        let mut back: Vec<_> =
+        let back: Vec<_> =
             self.waiting.drain(..).map(|message| Settled::Requeued(message.delivery_tag)).collect();
         if !back.is_empty() {
             info!(lane = lane.name, count = back.len(), "hands back jobs that it had not begun");
         }
         self.counted = None;
-        self.settle(&mut back, lane).await
+        self.settle(&back, lane).await
     }
 }
 
