@@ -78,6 +78,14 @@ struct Columns<'a> {
     /// Rows of successors, and of jobs; none when there are none.
     moves: Vec<Option<String>>,
     jobs: Vec<Option<String>>,
+    /// Whether the end of one of them leaves a deadline over.
+    leaves_deadlines: bool,
+}
+
+impl Columns<'_> {
+    fn only_ends(&self) -> bool {
+        !self.leaves_deadlines && self.moves.iter().chain(&self.jobs).all(Option::is_none)
+    }
 }
 
 /// What follows from one record.
@@ -125,36 +133,48 @@ pub async fn record(
         columns.changes.push(follow.seq + 1);
         columns.ends.push(item.ends);
         columns.gives.push(item.ends && context.graph.is_sink(record.node));
+        columns.leaves_deadlines |= item.ends && context.graph.timeout().is_some();
         columns.moves.push(write::json_rows(&own.nodes)?);
         columns.jobs.push(write::json_rows(&own.jobs)?);
         plans.insert(context.id, Plan { place, kept, jobs: own.jobs });
     }
     let mut recorded = Recorded::default();
     recorded.answers.resize(items.len(), None);
-    for (run, state) in write(conn, &columns).await? {
-        if let Some(plan) = plans.remove(&run) {
+    let counted = match columns.only_ends() {
+        true => write_ends(conn, &columns).await?,
+        false => write_all(conn, &columns).await?,
+    };
+    for run in counted {
+        if let Some(plan) = plans.remove(&run.id) {
             recorded.answers[plan.place] = Some(plan.kept);
             recorded.jobs.extend(plan.jobs);
-            recorded.runs.push((run, state));
+            recorded.runs.push((run.id, run.state));
         }
     }
     Ok(recorded)
 }
 
-/// The statement. Each of its parts walks the rows of the one before, so that none is compared with all of another's;
-/// the end of a run is [`RunState::next`]'s for sinks that ended. The bounds on `u.seq` hold always: they tell the
-/// planner, which believes in 100 rows a record, that there are few, so that it looks each up by its key even where it
-/// planned while the table was empty.
-async fn write(
-    conn: &mut PgConnection,
-    columns: &Columns<'_>,
-) -> Result<Vec<(Uuid, RunState)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"with locked as (
+/// What the statement returns: a run that changed.
+struct Counted {
+    id: Uuid,
+    state: RunState,
+}
+
+/// The statement, whose parts `$follows` write what follows from the records, out of further columns. Each of its parts
+/// walks the rows of the one before, so that none is compared with all of another's; the end of a run is
+/// [`RunState::next`]'s for sinks that ended. What is in it costs time whether or not there is anything to do for it:
+/// so events are told by a function, which is called only where something listens.
+macro_rules! statement {
+    ($types:literal, $names:literal, $follows:literal, $columns:expr $(, $more:expr)*) => {
+        sqlx::query_as!(
+            Counted,
+            r#"with locked as (
                select a.*, r.seq, r.error is not null as failed, clock_timestamp() as now
-               from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bool[], $7::bool[],
-                       $8::text[], $9::text[])
-                   as a (run_id, node, attempt, output, changes, ends, gives, moves, jobs)
+               from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bool[], $7::bool[]"#
+                + $types
+                + r#") as a (run_id, node, attempt, output, changes, ends, gives"#
+                + $names
+                + r#")
                join runs as r on r.id = a.run_id
                where r.state = 'running' order by a.run_id for no key update of r
            ),
@@ -165,6 +185,51 @@ async fn write(
                where n.run_id = l.run_id and n.node = l.node and n.state = 'running' and n.attempt = l.attempt
                returning l.*
            ),
+           counted as (
+               update runs as r set seq = d.seq + d.changes,
+                   open = case when d.ends then 0 else r.open end,
+                   state = case when not d.ends then r.state when d.failed then 'failed' else 'completed' end,
+                   output = case when d.gives and not d.failed then d.output::jsonb else r.output end,
+                   finished_at = case when d.ends then d.now end
+               from done as d
+               where r.id = d.run_id
+               returning r.id, r.state, d.ends,
+                   case when d.ends and (select exists (select from schedules where listens is not null)
+                       or exists (select from waits where listens is not null)) then tell_end(r.id, r.state) end
+           )"#
+                + $follows
+                + r#"
+           select id, state as "state: RunState" from counted"#,
+            &$columns.runs,
+            &$columns.nodes as &[&str],
+            &$columns.attempts,
+            &$columns.outputs as &[&str],
+            &$columns.changes,
+            &$columns.ends,
+            &$columns.gives
+            $(, $more)*
+        )
+    };
+}
+
+/// Ends alone: no successor moves, nothing is sent, no deadline is left over.
+async fn write_ends(
+    conn: &mut PgConnection,
+    columns: &Columns<'_>,
+) -> Result<Vec<Counted>, sqlx::Error> {
+    statement!("", "", "", columns).fetch_all(conn).await
+}
+
+/// All that can follow. The bounds on `u.seq` hold always: they tell the planner, which believes in 100 rows a record,
+/// that there are few, so that it looks each up by its key even where it planned while the table was empty.
+async fn write_all(
+    conn: &mut PgConnection,
+    columns: &Columns<'_>,
+) -> Result<Vec<Counted>, sqlx::Error> {
+    statement!(
+        ", $8::text[], $9::text[]",
+        ", moves, jobs",
+        r#",
            moves as materialized (
                select d.run_id, d.now, d.seq + u.seq as at, u.*
                from done as d, jsonb_to_recordset(d.moves::jsonb)
@@ -186,43 +251,13 @@ async fn write(
                insert into outbox (id, lane, job)
                select j.id, j.lane, j.job from done as d, jsonb_to_recordset(d.jobs::jsonb) as j (id uuid, lane text, job jsonb)
            ),
-           counted as (
-               update runs as r set seq = d.seq + d.changes,
-                   open = case when d.ends then 0 else r.open end,
-                   state = case when not d.ends then r.state when d.failed then 'failed' else 'completed' end,
-                   output = case when d.gives and not d.failed then d.output::jsonb else r.output end,
-                   finished_at = case when d.ends then d.now end
-               from done as d
-               where r.id = d.run_id
-               returning r.id, r.state, d.ends
-           ),
-           told as (
-               insert into events (type, data, depth)
-               select 'run.' || e.state, run_told(r, e.state, null), coalesce((r.trigger ->> 'depth')::int, 0)
-               from (
-                   select d.run_id, case when d.failed then 'failed' else 'completed' end::run_state as state
-                   from done as d where d.ends
-               ) as e join runs as r on r.id = e.run_id
-               where (select exists (select from schedules where listens is not null)
-                       or exists (select from waits where listens is not null))
-                   and (exists (select from schedules as s where s.listens is not null and 'run.' || e.state like s.listens)
-                       or exists (select from waits as w where w.listens is not null and 'run.' || e.state like w.listens))
-           ),
            pointless as (
                delete from timers as t using counted as c where t.run_id = c.id and c.ends
-           )
-           select id, state as "state: RunState" from counted"#,
-        &columns.runs,
-        &columns.nodes as &[&str],
-        &columns.attempts,
-        &columns.outputs as &[&str],
-        &columns.changes,
-        &columns.ends,
-        &columns.gives,
+           )"#,
+        columns,
         &columns.moves as &[Option<String>],
-        &columns.jobs as &[Option<String>],
+        &columns.jobs as &[Option<String>]
     )
     .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.state)).collect())
+    .await
 }

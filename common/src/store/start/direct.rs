@@ -127,7 +127,8 @@ pub async fn start(
         asked.sends.push(write::json_rows(&own.jobs)?);
         plans.insert(item.run, (place, Some(Plan { graph, kept, jobs: own.jobs })));
     }
-    for (row, action, job) in begin(conn, &asked, owner).await? {
+    for begun in begin(conn, &asked, owner).await? {
+        let (row, action, job) = begun.split();
         let Some((place, plan)) = plans.remove(&row.id) else { continue };
         started.answers[place] = match plan {
             Some(plan) => {
@@ -186,10 +187,39 @@ fn guessed(item: &Start, id: Uuid, name: &str, version: i32, graph: Arc<Graph>) 
     RunContext::new(row, graph)
 }
 
-type Begun = (RunRow, Option<Value>, Uuid);
+/// What the statements return: a run that begins, and its row.
+struct Begun {
+    id: Uuid,
+    pipeline_id: Option<Uuid>,
+    pipeline: Option<String>,
+    version: Option<i32>,
+    action: Option<Value>,
+    input: Value,
+    trigger: Value,
+    tags: Vec<String>,
+    created_at: Instant,
+    traceparent: Option<String>,
+    job_id: Uuid,
+}
 
-/// The statement. It locks the runs in their order, and writes only what belongs to those that are as was guessed. Each
-/// of its parts walks the rows of the one before, so that none is compared with all of another's.
+impl Begun {
+    fn split(self) -> (RunRow, Option<Value>, Uuid) {
+        let run = RunRow {
+            id: self.id,
+            pipeline_id: self.pipeline_id,
+            pipeline: self.pipeline,
+            version: self.version,
+            action: None,
+            input: self.input,
+            trigger: self.trigger,
+            tags: self.tags,
+            created_at: self.created_at,
+            traceparent: self.traceparent,
+        };
+        (run, self.action, self.job_id)
+    }
+}
+
 async fn begin(
     conn: &mut PgConnection,
     asked: &Asked,
@@ -198,7 +228,61 @@ async fn begin(
     if asked.runs.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query!(
+    match asked.pipelines.iter().all(Option::is_none) {
+        true => begin_actions(conn, asked, owner).await,
+        false => begin_all(conn, asked, owner).await,
+    }
+}
+
+/// Actions alone: each run has one node run, and its row says which.
+async fn begin_actions(
+    conn: &mut PgConnection,
+    asked: &Asked,
+    owner: Uuid,
+) -> Result<Vec<Begun>, sqlx::Error> {
+    sqlx::query_as!(
+        Begun,
+        r#"with locked as (
+               select a.*, clock_timestamp() as now
+               from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) as a (run_id, job_id, changes, open)
+               join runs as r on r.id = a.run_id
+               where r.state = 'queued' and not r.keep_completed and r.action is not null
+               order by a.run_id for no key update of r
+           ),
+           begun as (
+               update runs as r set state = 'running', seq = r.seq + l.changes, open = l.open, started_at = l.now
+               from locked as l
+               where r.id = l.run_id and r.state = 'queued'
+               returning r.id, r.action, r.lane, r.input, r.trigger, r.tags, r.created_at, r.traceparent,
+                   r.seq - l.changes as before, l.job_id, l.now
+           ),
+           written as (
+               insert into node_runs (run_id, node, state, lane, attempt, owner, job_id, seq, queued_at, started_at)
+               select b.id, b.action ->> 'id', 'running', b.lane, 1, $5, b.job_id, b.before + 1, b.now, b.now
+               from begun as b
+           )
+           select id, null::uuid as pipeline_id, null as pipeline, null::int as version, action, input, trigger, tags,
+               created_at, traceparent, job_id as "job_id!"
+           from begun"#,
+        &asked.runs,
+        &asked.jobs,
+        &asked.changes,
+        &asked.open,
+        owner,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The statement for all. It locks the runs in their order, and writes only what belongs to those that are as was
+/// guessed. Each of its parts walks the rows of the one before, so that none is compared with all of another's.
+async fn begin_all(
+    conn: &mut PgConnection,
+    asked: &Asked,
+    owner: Uuid,
+) -> Result<Vec<Begun>, sqlx::Error> {
+    sqlx::query_as!(
+        Begun,
         r#"with locked as (
                select a.*, clock_timestamp() as now
                from unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::int[], $7::bigint[],
@@ -257,21 +341,5 @@ async fn begin(
         owner,
     )
     .fetch_all(conn)
-    .await?;
-    let begun = rows.into_iter().map(|row| {
-        let run = RunRow {
-            id: row.id,
-            pipeline_id: row.pipeline_id,
-            pipeline: row.pipeline,
-            version: row.version,
-            action: None,
-            input: row.input,
-            trigger: row.trigger,
-            tags: row.tags,
-            created_at: row.created_at,
-            traceparent: row.traceparent,
-        };
-        (run, row.action, row.job_id)
-    });
-    Ok(begun.collect())
+    .await
 }
