@@ -17,7 +17,7 @@ use crate::store::pipelines::{self, Submittable};
 
 /// How many schedules are kept compiled, and how many schemas. Past that all are forgotten, and compiled anew as they
 /// are needed.
-const KEPT: usize = 20_000;
+const KEPT: usize = 4_000;
 
 /// A schedule, compiled.
 #[derive(Debug)]
