@@ -9,8 +9,8 @@ use tokio::process::Command;
 #[tokio::test]
 async fn every_workload_runs_small() {
     let workloads = [
-        "l1", "l2", "w1", "w1b", "w2", "w3", "w3l", "w4", "w5", "w6", "w7", "w8", "s1", "s2", "s3",
-        "idle", "access",
+        "l1", "l2", "l3", "w1", "w1b", "w2", "w3", "w3l", "w4", "w5", "w6", "w7", "w8", "s1", "s2",
+        "s3", "idle", "access",
     ];
     let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
     bench.args(["--scale", "0.01"]).args(workloads).stderr(Stdio::inherit());

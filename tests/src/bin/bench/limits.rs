@@ -1,4 +1,4 @@
-//! L1 and L2: what the servers do when nothing of ours is in between.
+//! L1, L2 and L3: what the servers do when nothing of ours is in between.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use tests::servers::Servers;
 
 use crate::Arguments;
 use crate::load::CONNECTIONS;
-use crate::report::rounded;
+use crate::report::{percentile, rounded};
 
 /// Single-row insert and update, each committed.
 pub(crate) async fn postgres(arguments: &Arguments) -> Value {
@@ -98,6 +98,81 @@ pub(crate) async fn rabbitmq(arguments: &Arguments) -> Value {
         "messages": messages,
         "bytes": 256,
     })
+}
+
+/// The hops of one action, one after the other, with nothing of ours in between: a row is inserted, a message goes
+/// through a quorum queue, the row is updated twice, a transient message goes through another queue, the row is read.
+pub(crate) async fn one_by_one(arguments: &Arguments) -> Value {
+    let servers = Servers::shared().await;
+    let database = Database::create(&servers.database_url).await;
+    database.execute("create table limits (id bigint primary key, state text not null)").await;
+    let options: PgConnectOptions = database.url().parse().expect("a database's URL is one");
+    let mut session = options.connect().await.expect("a session");
+    let (publishing, consuming) =
+        (connect(&servers.amqp_url).await, connect(&servers.amqp_url).await);
+    let channel = publishing.create_channel().await.expect("a channel");
+    let [(jobs, mut job), (hints, mut hint)] = [
+        path(&channel, &consuming, QueueDeclareOptions::durable(), "quorum").await,
+        path(&channel, &consuming, QueueDeclareOptions::default(), "classic").await,
+    ];
+    let rounds = arguments.scaled(300);
+    let mut milliseconds = Vec::with_capacity(rounds);
+    for n in 0..rounds {
+        let id = i64::try_from(n).expect("a small number");
+        let began = Instant::now();
+        let insert = sqlx::query("insert into limits values ($1, 'queued')").bind(id);
+        insert.execute(&mut session).await.expect("inserted");
+        pass(&channel, &jobs, 2, &mut job).await;
+        for state in ["running", "completed"] {
+            let update = sqlx::query("update limits set state = $2 where id = $1").bind(id);
+            update.bind(state).execute(&mut session).await.expect("updated");
+        }
+        pass(&channel, &hints, 1, &mut hint).await;
+        let read = sqlx::query("select state from limits where id = $1").bind(id);
+        read.fetch_one(&mut session).await.expect("read");
+        milliseconds.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    for queue in [jobs, hints] {
+        let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+    }
+    milliseconds.sort_by(f64::total_cmp);
+    json!({
+        "workload": "L3",
+        "unit": "ms",
+        "p50": rounded(percentile(&milliseconds, 50), 2),
+        "p95": rounded(percentile(&milliseconds, 95), 2),
+        "p99": rounded(percentile(&milliseconds, 99), 2),
+        "rounds": rounds,
+    })
+}
+
+/// A queue, and what consumes it over another connection.
+async fn path(
+    channel: &lapin::Channel,
+    consuming: &Connection,
+    options: QueueDeclareOptions,
+    kind: &str,
+) -> (String, lapin::Consumer) {
+    let queue = format!("t-limit-{:08x}", rand::random::<u32>());
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+    let declared = channel.queue_declare(queue.as_str().into(), options, arguments).await;
+    declared.expect("a queue");
+    let consumers = consuming.create_channel().await.expect("a channel");
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let name = queue.as_str().into();
+    let consumer = consumers.basic_consume(name, "bench".into(), options, FieldTable::default());
+    (queue, consumer.await.expect("a consumer"))
+}
+
+/// Publishes a message, and waits for its delivery.
+async fn pass(channel: &lapin::Channel, queue: &str, mode: u8, consumer: &mut lapin::Consumer) {
+    let properties = BasicProperties::default().with_delivery_mode(mode);
+    let options = BasicPublishOptions::default();
+    let body = [b'x'; 256];
+    let published = channel.basic_publish("".into(), queue.into(), options, &body, properties);
+    drop(published.await.expect("published"));
+    consumer.next().await.expect("a message").expect("a message");
 }
 
 async fn connect(url: &str) -> Connection {

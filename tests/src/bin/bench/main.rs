@@ -52,6 +52,8 @@ enum Workload {
     L1,
     /// Messages per second, published with confirms and consumed with acks at once, on one quorum queue.
     L2,
+    /// Milliseconds for the hops of one action, one after the other: three commits, two messages, a read.
+    L3,
     /// 5,000 no-op actions, one a request, by 16 connections.
     W1,
     /// The same by one connection that sends batches of 100.
@@ -85,9 +87,10 @@ enum Workload {
 }
 
 impl Workload {
-    const USUAL: [Self; 15] = [
+    const USUAL: [Self; 16] = [
         Self::L1,
         Self::L2,
+        Self::L3,
         Self::W1,
         Self::W1b,
         Self::W2,
@@ -127,6 +130,7 @@ async fn measure(workload: Workload, arguments: &Arguments) -> Vec<Value> {
     match workload {
         Workload::L1 => vec![limits::postgres(arguments).await],
         Workload::L2 => vec![limits::rabbitmq(arguments).await],
+        Workload::L3 => vec![limits::one_by_one(arguments).await],
         Workload::W1 => vec![throughput::actions(arguments).await],
         Workload::W1b => vec![throughput::batches(arguments).await],
         Workload::W2 => vec![throughput::chains(arguments).await],

@@ -29,13 +29,16 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
     let windows = windows(&load, lasts).await;
     // Until the first fifth is over, pools fill and caches warm.
     let settled = |values: Vec<f64>| values[values.len() / 5..].to_vec();
+    let figures = |figure: fn(&Window) -> f64| windows.iter().map(figure).collect::<Vec<f64>>();
+    let [p50, p99] = [figures(|window| window.p50), figures(|window| window.p99)];
     let slopes = json!({
-        "throughput": slope(&settled(windows.iter().map(|(runs, _)| *runs).collect())),
-        "p99": slope(&settled(windows.iter().map(|(_, p99)| *p99).collect())),
+        "throughput": slope(&settled(figures(|window| window.rate))),
+        "p50": slope(&settled(p50.clone())),
+        "p99": slope(&settled(p99.clone())),
         "memory": memory.iter().map(|(name, kib)| (name.clone(), json!(slope(&settled(kib.clone())))))
             .collect::<serde_json::Map<_, _>>(),
     });
-    let p99: Vec<f64> = windows.iter().map(|(_, p99)| rounded(*p99, 1)).collect();
+    let shown = |values: &[f64]| values.iter().map(|ms| rounded(*ms, 1)).collect::<Vec<_>>();
     json!({
         "workload": "W8",
         "unit": "relative slope over the time",
@@ -43,7 +46,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
         "seconds": lasts.as_secs(),
         "runs": submitted,
         "slopes": slopes,
-        "p99_ms": p99,
+        "p50_ms": shown(&p50),
+        "p99_ms": shown(&p99),
         "vacuum": vacuum(&load).await,
         "workers": 1,
         "concurrency": arguments.concurrency,
@@ -94,12 +98,20 @@ async fn watch_memory(load: &Load, lasts: Duration) -> Vec<(String, Vec<f64>)> {
     memory
 }
 
-/// Completions a second and the p99 of milliseconds from acceptance to end, window by window.
-async fn windows(load: &Load, lasts: Duration) -> Vec<(f64, f64)> {
+/// A part of the time.
+struct Window {
+    /// Completions a second.
+    rate: f64,
+    /// Of the milliseconds from acceptance to end.
+    p50: f64,
+    p99: f64,
+}
+
+async fn windows(load: &Load, lasts: Duration) -> Vec<Window> {
     let window = WINDOW.min(lasts / 10).as_secs_f64();
     let rows = sqlx::query(
         "select count(*)::float8 / $1,
-                percentile_cont(0.99) within group (order by extract(epoch from finished_at - created_at))::float8 * 1000
+                percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from finished_at - created_at))
          from runs, (select min(created_at) as began from runs) as first
          group by floor(extract(epoch from finished_at - began) / $1) order by
                   floor(extract(epoch from finished_at - began) / $1)",
@@ -108,7 +120,11 @@ async fn windows(load: &Load, lasts: Duration) -> Vec<(f64, f64)> {
     .fetch_all(load.fleet.database().pool())
     .await
     .expect("runs can be read");
-    let mut windows: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let of = |row: &sqlx::postgres::PgRow| {
+        let seconds: Vec<f64> = row.get(1);
+        Window { rate: row.get(0), p50: seconds[0] * 1e3, p99: seconds[1] * 1e3 }
+    };
+    let mut windows: Vec<_> = rows.iter().map(of).collect();
     // The last one is not whole.
     windows.pop();
     windows
