@@ -13,7 +13,7 @@ use common::breakpoint;
 use common::outbox::Outbox;
 use common::own::Own;
 use common::store::idempotency::{self, NewKey};
-use common::store::{self, Connects, Pool, accept, pipelines};
+use common::store::{self, Connects, accept, pipelines};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -85,10 +85,10 @@ pub(crate) struct Acceptance {
 }
 
 impl Acceptance {
-    pub(crate) fn start(pool: Pool, outbox: Outbox) -> Self {
+    pub(crate) fn start(own: Own, outbox: Outbox) -> Self {
         let known = Arc::new(Known::default());
         let work = |known: &Arc<Known>| Accepting {
-            own: Own::beside(&pool),
+            own: own.clone(),
             outbox: outbox.clone(),
             known: known.clone(),
         };

@@ -17,6 +17,7 @@ use crate::auth::password::Passwords;
 use crate::auth::{Principals, Tokens};
 use crate::limit::Limits;
 use crate::outline::Outlines;
+use crate::reads::Reads;
 use crate::toolbox::Toolbox;
 use crate::watch::Watch;
 
@@ -26,6 +27,7 @@ pub(crate) struct App(Arc<Shared>);
 
 pub(crate) struct Shared {
     pub(crate) pool: Pool,
+    pub(crate) reads: Reads,
     pub(crate) outbox: Outbox,
     /// What lies in the broker's queues.
     pub(crate) look: Look,

@@ -15,6 +15,7 @@ mod limit;
 mod once;
 mod outline;
 mod page;
+mod reads;
 mod request;
 mod routes;
 mod serve;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::broker::{HintListener, Look};
 use common::ops::{self, Check, Readiness};
 use common::outbox::Outbox;
+use common::own::Own;
 use common::shutdown;
 use common::store::{self, Pool};
 use tokio::sync::mpsc;
@@ -23,6 +24,7 @@ use crate::auth::password::Passwords;
 use crate::config::{Registration, Serve};
 use crate::limit::{self, Limits};
 use crate::outline::Outlines;
+use crate::reads::Reads;
 use crate::routes;
 use crate::toolbox::Toolbox;
 use crate::watch::Watch;
@@ -32,6 +34,10 @@ const LAME: Duration = Duration::from_secs(1);
 
 /// How many hints may wait to be passed on; what does not fit is found by the look once a second.
 const HINTS: usize = 1_024;
+
+/// The connections beside the pool: both batches that accept, and the deletion of what is confirmed, have one at any
+/// time, as have those who read runs.
+const OWN: u32 = 3 + Reads::MOST;
 
 /// Serves until SIGTERM, then until the requests under way are answered. It listens at once, and says in
 /// `/health/ready` and in its log what it still waits for.
@@ -52,7 +58,8 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let stopping = CancellationToken::new();
 
     let pool = store::connect(database.url.reveal().parse()?, database.pool);
-    let (outbox, outbox_tasks) = Outbox::start(pool.clone(), broker.clone(), stopping.clone());
+    let own = Own::beside(&pool, OWN);
+    let (outbox, outbox_tasks) = Outbox::start(own.clone(), broker.clone(), stopping.clone());
     let (hints, arrivals) = mpsc::channel(HINTS);
     let look = Look::new(broker.clone());
     let (listening, _) = HintListener::start(broker, hints, stopping.clone());
@@ -67,7 +74,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     });
     let audit = Audit::start(pool.clone());
     let app = App::new(Shared {
-        acceptance: Acceptance::start(pool.clone(), outbox.clone()),
+        acceptance: Acceptance::start(own.clone(), outbox.clone()),
         principals: Principals::start(pool.clone()),
         passwords,
         is_registration_open: settings.access.registration == Registration::Open,
@@ -77,6 +84,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         secrets,
         request_timeout: settings.access.request_timeout,
         toolbox: Toolbox::new(pool.clone()),
+        reads: Reads::over(own),
         pool,
         outbox,
         look,

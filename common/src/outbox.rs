@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::broker::{BrokerConfig, Hint, Outgoing, Publisher};
 use crate::job::Job;
 use crate::own::Own;
-use crate::store::{self, Pool};
+use crate::store;
 
 /// A row of `outbox`. As JSON it has the names of its columns.
 #[derive(Debug, Clone, Serialize)]
@@ -124,11 +124,12 @@ const LAST_WORDS: Duration = Duration::from_secs(8);
 const DELETED_AT_ONCE: usize = 2_000;
 
 impl Outbox {
-    /// Starts the publisher, and the deletion of what it confirms; both end after `shutdown`.
-    pub fn start(pool: Pool, broker: BrokerConfig, shutdown: CancellationToken) -> (Self, Tasks) {
+    /// Starts the publisher, and the deletion of what it confirms, over one of these connections; both end after
+    /// `shutdown`.
+    pub fn start(own: Own, broker: BrokerConfig, shutdown: CancellationToken) -> (Self, Tasks) {
         let (confirmed, arrivals) = mpsc::unbounded_channel();
         let (publisher, task) = Publisher::start(broker, confirmed, shutdown);
-        let deletion = tokio::spawn(delete_confirmed(Own::beside(&pool), arrivals));
+        let deletion = tokio::spawn(delete_confirmed(own, arrivals));
         (Self { publisher }, Tasks { publisher: task, deletion })
     }
 

@@ -1,75 +1,125 @@
-//! A connection to Postgres that one kind of work has for itself.
+//! Connections to Postgres that one kind of work has for itself.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use sqlx::PgConnection;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::store::{Error, Pool, connect};
+use crate::store::{Error, Pool, connect, is_outage};
 
 /// A connection that is older is given up: what a server's process gathers in the course of time goes with it.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 /// Nor is one used again after so long: what lies between may have forgotten it.
 const IDLE: Duration = Duration::from_secs(2 * 60);
 
-/// One connection beside those of a pool, for what makes one statement after another. The server's process behind it
-/// has little else in its memory, and between two statements nobody asks whether it lives, as a pool does each time
-/// that a connection comes back.
+/// Connections beside those of a pool, for what makes one statement after another. Between two statements nobody asks
+/// whether a connection lives, as a pool does each time that one comes back; and where one is enough, it is always the
+/// same one, whose process has all in its memory.
 #[derive(Debug, Clone)]
 pub struct Own {
     /// Connects, and tries again for a while where the server is not there yet.
     pool: Pool,
-    kept: Arc<Mutex<Option<Kept>>>,
+    places: Arc<Semaphore>,
+    /// The one used last at the end.
+    kept: Arc<Mutex<Vec<Kept>>>,
 }
 
 #[derive(Debug)]
 struct Kept {
     conn: PgConnection,
+    age: Age,
+}
+
+/// When a connection was opened, and when it was last used.
+#[derive(Debug, Clone, Copy)]
+struct Age {
     since: Instant,
     used: Instant,
 }
 
-/// The connection, for one turn. Dropped without [`Taken::keep`], it is given up: who knows what is under way on it.
+/// A connection, for one turn. Dropped without [`Taken::keep`], it is given up: who knows what is under way on it.
 #[derive(Debug)]
 pub struct Taken {
-    place: OwnedMutexGuard<Option<Kept>>,
     kept: Kept,
+    home: Arc<Mutex<Vec<Kept>>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Own {
-    /// Connects, with the pool's settings, when it is first asked.
-    pub fn beside(pool: &Pool) -> Self {
-        let pool = connect((*pool.connect_options()).clone(), 1);
-        Self { pool, kept: Arc::default() }
+    /// At most so many connections, opened with the pool's settings as they are needed.
+    pub fn beside(pool: &Pool, most: u32) -> Self {
+        let pool = connect((*pool.connect_options()).clone(), most);
+        let places = Arc::new(Semaphore::new(most as usize));
+        Self { pool, places, kept: Arc::default() }
     }
 
-    /// The connection, once nobody else uses it.
+    /// A connection, once there is one that nobody else uses.
     pub async fn take(&self) -> Result<Taken, Error> {
-        let mut place = self.kept.clone().lock_owned().await;
-        let kept = match place.take().filter(Kept::is_fresh) {
+        let place = self.places.clone().acquire_owned().await.map_err(|_| Error::PoolClosed)?;
+        let kept = lock(&self.kept).pop().filter(Kept::is_fresh);
+        let kept = match kept {
             Some(kept) => kept,
             None => {
                 let conn = self.pool.acquire().await?.detach();
-                Kept { conn, since: Instant::now(), used: Instant::now() }
+                let now = Instant::now();
+                Kept { conn, age: Age { since: now, used: now } }
             }
         };
-        Ok(Taken { place, kept })
+        Ok(Taken { kept, home: self.kept.clone(), _place: place })
     }
+
+    /// Reads; where the connection turns out to be gone, once more over a new one.
+    pub async fn read<T>(
+        &self,
+        reads: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut taken = self.take().await?;
+        let is_new = taken.kept.age.is_new();
+        let mut read = reads(&mut taken).await;
+        if !is_new && read.as_ref().is_err_and(is_outage) {
+            drop(taken);
+            // The others have most likely met the same.
+            lock(&self.kept).clear();
+            taken = self.take().await?;
+            read = reads(&mut taken).await;
+        }
+        if !read.as_ref().is_err_and(is_outage) {
+            taken.keep();
+        }
+        read
+    }
+}
+
+fn lock(kept: &Mutex<Vec<Kept>>) -> MutexGuard<'_, Vec<Kept>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {
     fn is_fresh(&self) -> bool {
-        self.since.elapsed() < LIFE && self.used.elapsed() < IDLE
+        self.age.is_fresh(Instant::now())
+    }
+}
+
+impl Age {
+    fn is_new(self) -> bool {
+        self.used == self.since
+    }
+
+    fn is_fresh(self, now: Instant) -> bool {
+        now - self.since < LIFE && now - self.used < IDLE
     }
 }
 
 impl Taken {
-    /// All went well: the next turn is made over the same connection.
+    /// All went well: another turn is made over the same connection.
     pub fn keep(mut self) {
-        self.kept.used = Instant::now();
-        *self.place = Some(self.kept);
+        self.kept.age.used = Instant::now();
+        let mut kept = lock(&self.home);
+        kept.retain(Kept::is_fresh);
+        kept.push(self.kept);
     }
 }
 
@@ -84,5 +134,20 @@ impl Deref for Taken {
 impl DerefMut for Taken {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.kept.conn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_old_or_was_long_unused_is_not_used_again() {
+        let since = Instant::now();
+        let at = |minutes: u64| since + Duration::from_secs(minutes * 60);
+        let (new, used) = (Age { since, used: since }, Age { since, used: at(29) });
+        assert!(new.is_new() && !used.is_new());
+        assert!(new.is_fresh(at(1)) && !new.is_fresh(at(2)));
+        assert!(used.is_fresh(at(29)) && !used.is_fresh(at(30)));
     }
 }

@@ -35,6 +35,30 @@ async fn waiting_answers_at_the_end_or_with_the_state_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_read_over_a_connection_that_is_gone_is_made_over_a_new_one() {
+    let fleet = TestFleet::start(FleetOptions::default()).await;
+    let client = fleet.client();
+    let id = client.action("echo", json!({"a": 1})).await;
+    client.wait(&id).await.expect("completed");
+    for _ in 0..3 {
+        // Those that read at once have a connection each.
+        let path = format!("/v1/runs/{id}");
+        let reads = (0..8).map(|_| client.get(&path));
+        for read in futures::future::join_all(reads).await {
+            assert_eq!(read.expect(200)["state"], "completed");
+        }
+        fleet
+            .database()
+            .execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity
+                 where datname = current_database() and query like '%shown_wait%' and pid <> pg_backend_pid()",
+            )
+            .await;
+    }
+    fleet.finish().await;
+}
+
+#[tokio::test]
 async fn nodes_are_pending_before_the_start() {
     let fleet = TestFleet::start(FleetOptions { workers: 0, ..FleetOptions::default() }).await;
     let client = fleet.client();

@@ -147,7 +147,7 @@ pub(crate) struct Records {
 impl Starts {
     /// The longer way, and the direct one, over one connection: what either may have committed, both doubt.
     pub(crate) fn new(core: Arc<Core>) -> (Self, DirectStarts) {
-        let (own, doubt) = (Own::beside(&core.pool), Arc::<Doubt>::default());
+        let (own, doubt) = (core.own.clone(), Arc::<Doubt>::default());
         let direct = DirectStarts { core: core.clone(), own: own.clone(), doubt: doubt.clone() };
         (Self { core, own, doubt }, direct)
     }
@@ -209,7 +209,7 @@ impl common::batch::Work for Starts {
 
 impl Claims {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { own: Own::beside(&core.pool), core, doubt: Doubt::default() }
+        Self { own: core.own.clone(), core, doubt: Doubt::default() }
     }
 
     async fn try_commit(
@@ -261,7 +261,7 @@ impl common::batch::Work for Claims {
 impl Records {
     /// The longer way, and the direct one, over one connection: what either may have committed, both doubt.
     pub(crate) fn new(core: Arc<Core>) -> (Self, DirectRecords) {
-        let (own, doubt) = (Own::beside(&core.pool), Arc::<Doubt>::default());
+        let (own, doubt) = (core.own.clone(), Arc::<Doubt>::default());
         let direct = DirectRecords { core: core.clone(), own: own.clone(), doubt: doubt.clone() };
         (Self { core, own, doubt }, direct)
     }

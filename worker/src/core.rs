@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::batch::Batcher;
 use common::outbox::Outbox;
+use common::own::Own;
 use common::remote::Reply;
 use common::secret::Keys;
 use common::store::claim::{Claim, Claimed};
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     /// The worker's id, new at each start.
     pub(crate) id: Uuid,
     pub(crate) pool: Pool,
+    /// What commits batch after batch does so over these.
+    pub(crate) own: Own,
     pub(crate) outbox: Outbox,
     pub(crate) definitions: Definitions,
     pub(crate) presence: Presence,

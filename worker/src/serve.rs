@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::broker::{BrokerConfig, Consumer, ConsumerHandle, REPLIES};
 use common::ops::{self, Check, Readiness};
 use common::outbox::{self, Outbox};
+use common::own::Own;
 use common::store::definitions::Definitions;
 use common::store::{self, Pool, workers};
 use tokio::sync::mpsc;
@@ -21,6 +22,10 @@ use crate::{intake, presence, replies, sweep, watch};
 
 /// What handed-back node runs get to end and be recorded, after the drain time.
 const HAND_BACK: Duration = Duration::from_secs(8);
+
+/// The connections beside the pool: starts and records in both ways, claims, and the deletion of what is confirmed have
+/// one at any time.
+const COMMITS: u32 = 6;
 
 /// Runs the worker until SIGTERM or SIGINT.
 pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
@@ -38,7 +43,8 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
 
     // The last things to end: what is recorded while draining is still published.
     let last = CancellationToken::new();
-    let (outbox, outbox_tasks) = Outbox::start(pool.clone(), broker.clone(), last.clone());
+    let own = Own::beside(&pool, COMMITS);
+    let (outbox, outbox_tasks) = Outbox::start(own.clone(), broker.clone(), last.clone());
     let who = workers::Presence {
         id,
         name: name.clone(),
@@ -53,6 +59,7 @@ pub(crate) async fn serve(args: WorkerArgs) -> anyhow::Result<()> {
     let core = Core {
         id,
         pool: pool.clone(),
+        own,
         outbox: outbox.clone(),
         definitions: Definitions::default(),
         presence: presence.clone(),

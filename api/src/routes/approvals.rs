@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use common::broker::{Hint, HintKind};
-use common::store::runs;
 use common::store::waits::{self, Answered, Awaited, undecided};
 use common::wait::{Answer, WaitKind};
 use common::{access, breakpoint, clock};
@@ -179,7 +178,7 @@ fn decided(awaited: &Awaited) -> ApiError {
 
 /// Why there is nothing to decide.
 async fn not_waiting(app: &App, id: Uuid, node: &str) -> ApiError {
-    let run = match runs::read(&app.pool, id).await {
+    let run = match app.reads.run(id).await {
         Ok(Some(run)) => run,
         Ok(None) => return ApiError::no_run(),
         Err(error) => return error.into(),

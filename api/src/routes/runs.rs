@@ -85,7 +85,7 @@ pub(super) async fn read(
     let wait = query.finish(wait)?;
     let run = match wait {
         Some(wait) if !wait.is_zero() => ended(&app, id, wait).await?,
-        _ => runs::read(&app.pool, id).await?,
+        _ => app.reads.run(id).await?,
     };
     view(&app, run.ok_or_else(ApiError::no_run)?).await.map(Json)
 }
@@ -95,7 +95,7 @@ async fn ended(app: &App, id: Uuid, wait: Duration) -> Result<Option<Run>, ApiEr
     let until = Instant::now() + wait;
     // Registered before the first look, so that no end falls between the two.
     let waiter = app.watch.wait_for(id, For::End);
-    let mut waits = runs::state(&app.pool, id).await?.is_some_and(|state| !state.is_terminal());
+    let mut waits = app.reads.state(id).await?.is_some_and(|state| !state.is_terminal());
     loop {
         if waits {
             waits = tokio::select! {
@@ -104,7 +104,7 @@ async fn ended(app: &App, id: Uuid, wait: Duration) -> Result<Option<Run>, ApiEr
                 () = app.draining.cancelled() => false,
             };
         }
-        let run = runs::read(&app.pool, id).await?;
+        let run = app.reads.run(id).await?;
         if !waits || run.as_ref().is_none_or(|run| run.state.is_terminal()) {
             return Ok(run);
         }
@@ -145,6 +145,6 @@ pub(super) async fn cancel(
     };
     app.outbox.hint(Hint { runs: vec![(id, kind)] });
     trail.record(audit::Kind::RunCancelled, &id.to_string(), serde_json::json!({}));
-    let run = runs::read(&app.pool, id).await?.ok_or_else(ApiError::no_run)?;
+    let run = app.reads.run(id).await?.ok_or_else(ApiError::no_run)?;
     Ok((StatusCode::ACCEPTED, Json(view(&app, run).await?)))
 }

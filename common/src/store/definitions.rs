@@ -124,3 +124,48 @@ fn unreadable(errors: &[crate::problem::Pointed]) -> String {
     let first = errors.first().map(|error| format!("{} at {:?}", error.detail, error.pointer));
     format!("the stored definition cannot run here: {}", first.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn chain(nodes: usize) -> Arc<Graph> {
+        let node = |n: usize| json!({"id": format!("n{n}"), "type": "action", "config": {"action": "echo"}});
+        let edge = |n: usize| json!({"from": format!("n{n}"), "to": format!("n{}", n + 1)});
+        let nodes_of: Vec<Value> = (0..nodes).map(node).collect();
+        let edges: Vec<Value> = (0..nodes - 1).map(edge).collect();
+        Arc::new(compile(json!({"name": "chain", "nodes": nodes_of, "edges": edges})).unwrap())
+    }
+
+    fn key(n: usize) -> (Uuid, i32) {
+        (Uuid::from_u128(n as u128), 1)
+    }
+
+    #[test]
+    fn the_largest_makes_room() {
+        let (small, large) = (chain(1), chain(300));
+        let mut kept: HashMap<_, _> = (0..10).map(|n| (key(n), small.clone())).collect();
+        kept.insert(key(10), large);
+        make_room(&mut kept, KEPT_NODES - 310);
+        assert_eq!(kept.len(), 11, "all of it fits");
+        make_room(&mut kept, KEPT_NODES - 309);
+        assert!(kept.len() == 10 && !kept.contains_key(&key(10)), "the largest went");
+        make_room(&mut kept, KEPT_NODES + 1);
+        assert!(kept.is_empty(), "what fits nowhere is kept alone");
+    }
+
+    #[test]
+    fn so_many_definitions_are_kept_and_no_more() {
+        let small = chain(1);
+        let mut kept: HashMap<_, _> = (0..KEPT - 1).map(|n| (key(n), small.clone())).collect();
+        make_room(&mut kept, 1);
+        assert_eq!(kept.len(), KEPT - 1);
+        kept.insert(key(KEPT), small);
+        make_room(&mut kept, 1);
+        assert_eq!(kept.len(), KEPT - 1);
+    }
+}

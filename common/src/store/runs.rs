@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{PgPool, Postgres, QueryBuilder};
+use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use crate::clock::Instant;
@@ -106,15 +106,15 @@ pub struct NodeRun {
 }
 
 /// Where a run stands; none when there is no such run.
-pub async fn state(pool: &PgPool, id: Uuid) -> Result<Option<RunState>, sqlx::Error> {
+pub async fn state(conn: &mut PgConnection, id: Uuid) -> Result<Option<RunState>, sqlx::Error> {
     sqlx::query_scalar!(r#"select state as "state: RunState" from runs where id = $1"#, id)
-        .fetch_optional(pool)
+        .fetch_optional(conn)
         .await
 }
 
 /// The run and its node runs at one moment. Outputs of over 4 KiB are left out; how large one is is not asked of
 /// those that are large even when compressed, since that would unpack them.
-pub async fn read(pool: &PgPool, id: Uuid) -> Result<Option<Run>, sqlx::Error> {
+pub async fn read(conn: &mut PgConnection, id: Uuid) -> Result<Option<Run>, sqlx::Error> {
     sqlx::query_as!(
         Run,
         r#"select r.id, r.kind as "kind: RunKind", r.pipeline_id, r.pipeline, r.version, r.action,
@@ -138,7 +138,7 @@ pub async fn read(pool: &PgPool, id: Uuid) -> Result<Option<Run>, sqlx::Error> {
            from runs r where r.id = $1"#,
         id,
     )
-    .fetch_optional(pool)
+    .fetch_optional(conn)
     .await
 }
 
