@@ -15,8 +15,8 @@ use crate::schedule::rule::Rule;
 use crate::schedule::{Spec, Starter, State, compile, said};
 use crate::store::pipelines::{self, Submittable};
 
-/// How many schedules are kept compiled, and how many schemas. Past that all are forgotten, and compiled anew as they
-/// are needed.
+/// How many schedules are kept compiled, and how many schemas. Past that some schedules are forgotten, or all schemas,
+/// and compiled anew as they are needed.
 const KEPT: usize = 4_000;
 
 /// A schedule, compiled.
@@ -70,8 +70,10 @@ impl Catalogue {
         conn: &mut PgConnection,
         ids: &[Uuid],
     ) -> Result<HashMap<Uuid, Loaded>, sqlx::Error> {
-        if self.known.len() + ids.len() > KEPT {
-            self.known.clear();
+        while self.known.len() + ids.len() > KEPT {
+            // Any: of those that all fire in turn, the one not used for longest would be the next to be needed.
+            let Some(some) = self.known.keys().next().copied() else { break };
+            self.known.remove(&some);
         }
         let known: Vec<Option<i32>> =
             ids.iter().map(|id| self.known.get(id).map(|known| known.revision)).collect();
