@@ -138,7 +138,7 @@ pub struct Database {
     /// A file that holds DATABASE_DIRECT_URL
     #[arg(long, env = "DATABASE_DIRECT_URL_FILE", value_name = "PATH")]
     pub database_direct_url_file: Option<PathBuf>,
-    /// The most connections that the process opens in its pool; up to five more are for what commits one batch after another, and for locks
+    /// The most connections that the process opens in its pool; up to eleven more are for what commits one batch after another, for reading runs, and for locks
     #[arg(long, env = "GATHERING_DATABASE_POOL", default_value_t = 16, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_pool: u32,

@@ -1,4 +1,4 @@
-//! Connections to Postgres that one kind of work has for itself.
+//! Connections to Postgres beside the pool.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,10 +40,12 @@ struct Age {
     used: Instant,
 }
 
-/// A connection, for one turn. Dropped without [`Taken::keep`], it is given up: who knows what is under way on it.
+/// A connection, for one turn. Dropped without [`Taken::keep`], it is given up, and so are all that nobody uses: who
+/// knows what is under way on it, and what one has met the others have most likely met, too.
 #[derive(Debug)]
 pub struct Taken {
-    kept: Kept,
+    /// Until it is kept.
+    kept: Option<Kept>,
     home: Arc<Mutex<Vec<Kept>>>,
     _place: OwnedSemaphorePermit,
 }
@@ -58,17 +60,12 @@ impl Own {
 
     /// A connection, once there is one that nobody else uses.
     pub async fn take(&self) -> Result<Taken, Error> {
-        let place = self.places.clone().acquire_owned().await.map_err(|_| Error::PoolClosed)?;
+        let place = self.place().await?;
         let kept = lock(&self.kept).pop().filter(Kept::is_fresh);
-        let kept = match kept {
-            Some(kept) => kept,
-            None => {
-                let conn = self.pool.acquire().await?.detach();
-                let now = Instant::now();
-                Kept { conn, age: Age { since: now, used: now } }
-            }
-        };
-        Ok(Taken { kept, home: self.kept.clone(), _place: place })
+        match kept {
+            Some(kept) => Ok(self.taken(kept, place)),
+            None => Ok(self.taken(self.connect().await?, place)),
+        }
     }
 
     /// Reads; where the connection turns out to be gone, once more over a new one.
@@ -77,20 +74,41 @@ impl Own {
         reads: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>,
     ) -> Result<T, Error> {
         let mut taken = self.take().await?;
-        let is_new = taken.kept.age.is_new();
+        let is_new = taken.kept.as_ref().is_some_and(|kept| kept.age.is_new());
         let mut read = reads(&mut taken).await;
-        if !is_new && read.as_ref().is_err_and(is_outage) {
+        if !is_new && read.as_ref().is_err_and(is_gone) {
             drop(taken);
-            // The others have most likely met the same.
-            lock(&self.kept).clear();
-            taken = self.take().await?;
+            let place = self.place().await?;
+            taken = self.taken(self.connect().await?, place);
             read = reads(&mut taken).await;
         }
-        if !read.as_ref().is_err_and(is_outage) {
+        if !read.as_ref().is_err_and(is_gone) {
             taken.keep();
         }
         read
     }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.places.clone().acquire_owned().await.map_err(|_| Error::PoolClosed)
+    }
+
+    async fn connect(&self) -> Result<Kept, Error> {
+        let conn = self.pool.acquire().await?.detach();
+        let now = Instant::now();
+        Ok(Kept { conn, age: Age { since: now, used: now } })
+    }
+
+    fn taken(&self, kept: Kept, place: OwnedSemaphorePermit) -> Taken {
+        Taken { kept: Some(kept), home: self.kept.clone(), _place: place }
+    }
+}
+
+/// Whether the connection is of no use any more; a statement that took too long says nothing of it.
+fn is_gone(error: &Error) -> bool {
+    let cancelled = |error: &Error| {
+        error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
+    };
+    is_outage(error) && !cancelled(error)
 }
 
 fn lock(kept: &Mutex<Vec<Kept>>) -> MutexGuard<'_, Vec<Kept>> {
@@ -116,10 +134,20 @@ impl Age {
 impl Taken {
     /// All went well: another turn is made over the same connection.
     pub fn keep(mut self) {
-        self.kept.age.used = Instant::now();
-        let mut kept = lock(&self.home);
-        kept.retain(Kept::is_fresh);
-        kept.push(self.kept);
+        if let Some(mut one) = self.kept.take() {
+            one.age.used = Instant::now();
+            let mut kept = lock(&self.home);
+            kept.retain(Kept::is_fresh);
+            kept.push(one);
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.kept.is_some() {
+            lock(&self.home).clear();
+        }
     }
 }
 
@@ -127,15 +155,17 @@ impl Deref for Taken {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.kept.conn
+        &self.kept.as_ref().expect(HERE).conn
     }
 }
 
 impl DerefMut for Taken {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.kept.conn
+        &mut self.kept.as_mut().expect(HERE).conn
     }
 }
+
+const HERE: &str = "it is here until it is kept, which ends the turn";
 
 #[cfg(test)]
 mod tests {

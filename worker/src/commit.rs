@@ -1,7 +1,7 @@
 //! The three batched transactions of a worker: starts, claims, records. What they claim is entered among what is
 //! executed before anyone is told, and what they announce is published once they are committed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{self, Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::breakpoint;
@@ -9,13 +9,14 @@ use common::broker::{Hint, HintKind};
 use common::context::RunContext;
 use common::graph::NodeIx;
 use common::outbox;
-use common::own::{Own, Taken};
+use common::own::Taken;
 use common::run::RunState;
 use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
 use common::store::follow::Keeping;
 use common::store::record::{self, Outcome, Record, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
 use common::store::{self, Connects, is_outage, mine};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::core::Core;
@@ -89,7 +90,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Remembers that the answer to a commit was lost: then nothing counts as stale before it is read again.
 #[derive(Debug, Default)]
 struct Doubt {
-    since: Mutex<Option<Instant>>,
+    since: sync::Mutex<Option<Instant>>,
 }
 
 /// Silence is an outage.
@@ -101,12 +102,20 @@ pub(crate) async fn bounded<T>(
         .unwrap_or_else(|_| Err(store::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
-/// A transaction over a connection that was waited for before: another's turn is no silence.
+/// A transaction over a connection that was waited for before: connecting is no silence.
 async fn over<T, F: Future<Output = Result<T, store::Error>>>(
     conn: Result<Taken, store::Error>,
     work: impl FnOnce(Taken) -> F,
 ) -> Result<T, store::Error> {
     bounded(work(conn?)).await
+}
+
+/// What the direct and the longer way of a kind share: they take turns, so that neither acts on what the other is about
+/// to change, and what either may have committed, both doubt.
+#[derive(Debug, Default)]
+struct Ways {
+    turn: Mutex<()>,
+    doubt: Doubt,
 }
 
 impl Doubt {
@@ -126,30 +135,27 @@ impl Doubt {
 /// Starts runs.
 pub(crate) struct Starts {
     core: Arc<Core>,
-    own: Own,
-    doubt: Arc<Doubt>,
+    ways: Arc<Ways>,
 }
 
 /// Claims node runs.
 pub(crate) struct Claims {
     core: Arc<Core>,
-    own: Own,
     doubt: Doubt,
 }
 
 /// Records outcomes.
 pub(crate) struct Records {
     core: Arc<Core>,
-    own: Own,
-    doubt: Arc<Doubt>,
+    ways: Arc<Ways>,
 }
 
 impl Starts {
-    /// The longer way, and the direct one, over one connection: what either may have committed, both doubt.
+    /// The longer way, and the direct one.
     pub(crate) fn new(core: Arc<Core>) -> (Self, DirectStarts) {
-        let (own, doubt) = (core.own.clone(), Arc::<Doubt>::default());
-        let direct = DirectStarts { core: core.clone(), own: own.clone(), doubt: doubt.clone() };
-        (Self { core, own, doubt }, direct)
+        let ways = Arc::<Ways>::default();
+        let direct = DirectStarts { core: core.clone(), ways: ways.clone() };
+        (Self { core, ways }, direct)
     }
 
     async fn try_commit(
@@ -165,7 +171,7 @@ impl Starts {
         let started =
             start::start(&mut tx, starts, keeping, core.spare(), &core.definitions).await?;
         let mut answers = started.answers;
-        if self.doubt.is_open() {
+        if self.ways.doubt.is_open() {
             for (answer, item) in answers.iter_mut().zip(starts) {
                 if matches!(answer, StartAnswer::NotQueued) {
                     let found = core.reread(&mut tx, item.run, item.job).await?;
@@ -201,15 +207,16 @@ impl common::batch::Work for Starts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Begun>, store::Error> {
-        let conn = self.core.presence.held_with(&self.own).await;
+        let _turn = self.ways.turn.lock().await;
+        let conn = self.core.presence.held_with(&self.core.own).await;
         let result = over(conn, |conn| self.try_commit(conn, starts)).await;
-        self.doubt.settle(result)
+        self.ways.doubt.settle(result)
     }
 }
 
 impl Claims {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { own: core.own.clone(), core, doubt: Doubt::default() }
+        Self { core, doubt: Doubt::default() }
     }
 
     async fn try_commit(
@@ -252,18 +259,18 @@ impl common::batch::Work for Claims {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, claims: &[Claim]) -> Result<Vec<Begun>, store::Error> {
-        let conn = self.core.presence.held_with(&self.own).await;
+        let conn = self.core.presence.held_with(&self.core.own).await;
         let result = over(conn, |conn| self.try_commit(conn, claims)).await;
         self.doubt.settle(result)
     }
 }
 
 impl Records {
-    /// The longer way, and the direct one, over one connection: what either may have committed, both doubt.
+    /// The longer way, and the direct one.
     pub(crate) fn new(core: Arc<Core>) -> (Self, DirectRecords) {
-        let (own, doubt) = (core.own.clone(), Arc::<Doubt>::default());
-        let direct = DirectRecords { core: core.clone(), own: own.clone(), doubt: doubt.clone() };
-        (Self { core, own, doubt }, direct)
+        let ways = Arc::<Ways>::default();
+        let direct = DirectRecords { core: core.clone(), ways: ways.clone() };
+        (Self { core, ways }, direct)
     }
 
     async fn try_commit(
@@ -279,7 +286,7 @@ impl Records {
         let keeping = Keeping { owner, serves: &serves, quick: &quick };
         let recorded = record::record(&mut tx, records, keeping, core.spare()).await?;
         let mut answers = recorded.answers;
-        if self.doubt.is_open() {
+        if self.ways.doubt.is_open() {
             for (answer, item) in answers.iter_mut().zip(records) {
                 if matches!(answer, RecordAnswer::Stale) {
                     *answer = self.reread(&mut tx, item).await?;
@@ -333,7 +340,8 @@ impl common::batch::Work for Records {
     }
 
     async fn commit(&mut self, records: &[Arc<Record>]) -> Result<Vec<Settled>, store::Error> {
-        let result = over(self.own.take().await, |conn| self.try_commit(conn, records)).await;
-        self.doubt.settle(result)
+        let _turn = self.ways.turn.lock().await;
+        let result = over(self.core.own.take().await, |conn| self.try_commit(conn, records)).await;
+        self.ways.doubt.settle(result)
     }
 }

@@ -32,7 +32,7 @@ impl Presence {
             // The sender lives as long as the process claims anything.
             let _ = self.held.clone().wait_for(|held| *held).await;
             let conn = own.take().await?;
-            // It may have been another's turn for a while.
+            // Connecting may have taken a while.
             if self.is_held() {
                 return Ok(conn);
             }

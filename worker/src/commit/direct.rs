@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::breakpoint;
-use common::own::{Own, Taken};
+use common::own::Taken;
 use common::run::RunState;
 use common::store;
 use common::store::follow::Keeping;
@@ -12,21 +12,19 @@ use common::store::start::Start;
 use common::store::start::direct as start;
 use uuid::Uuid;
 
-use super::{Assigned, Begun, Doubt, over};
+use super::{Assigned, Begun, Ways, over};
 use crate::core::Core;
 
 /// Starts runs whose rows are known beforehand; none when they have to be looked at.
 pub(crate) struct DirectStarts {
     pub(super) core: Arc<Core>,
-    pub(super) own: Own,
-    pub(super) doubt: Arc<Doubt>,
+    pub(super) ways: Arc<Ways>,
 }
 
 /// Records completions whose consequences are known beforehand; none when rows have to be looked at.
 pub(crate) struct DirectRecords {
     pub(super) core: Arc<Core>,
-    pub(super) own: Own,
-    pub(super) doubt: Arc<Doubt>,
+    pub(super) ways: Arc<Ways>,
 }
 
 impl DirectStarts {
@@ -70,9 +68,10 @@ impl common::batch::Work for DirectStarts {
     const RETRY_OUTAGES: bool = true;
 
     async fn commit(&mut self, starts: &[Start]) -> Result<Vec<Option<Begun>>, store::Error> {
-        let conn = self.core.presence.held_with(&self.own).await;
+        let _turn = self.ways.turn.lock().await;
+        let conn = self.core.presence.held_with(&self.core.own).await;
         let result = over(conn, |conn| self.try_commit(conn, starts)).await;
-        self.doubt.settle(result)
+        self.ways.doubt.settle(result)
     }
 }
 
@@ -112,7 +111,8 @@ impl common::batch::Work for DirectRecords {
         &mut self,
         items: &[Known],
     ) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
-        let result = over(self.own.take().await, |conn| self.try_commit(conn, items)).await;
-        self.doubt.settle(result)
+        let _turn = self.ways.turn.lock().await;
+        let result = over(self.core.own.take().await, |conn| self.try_commit(conn, items)).await;
+        self.ways.doubt.settle(result)
     }
 }
