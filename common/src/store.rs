@@ -58,12 +58,12 @@ pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// A pool that connects when it is first asked, so that an absent server is no error yet.
+/// A pool that connects when it is first asked, so that an absent server is no error yet. A connection is asked whether
+/// it lives before it is used: after a restart of the server all are gone, and each would fail somebody.
 pub fn connect(options: PgConnectOptions, max_connections: u32) -> Pool {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(std::time::Duration::from_secs(5))
-        .test_before_acquire(false)
         .connect_lazy_with(options)
 }
 
