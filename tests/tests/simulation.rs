@@ -35,7 +35,7 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 
 /// A run of the plan, accepted at `now`.
 fn accepted(definition: &Value, pipeline: Uuid, now: i64) -> Model {
-    let graph = common::pipeline::stored_graph(definition.clone()).expect("plans are sound");
+    let graph = common::pipeline::stored_graph(&definition.to_string()).expect("plans are sound");
     let row = RunRow {
         id: Uuid::now_v7(),
         pipeline_id: Some(pipeline),

@@ -65,7 +65,7 @@ mod tests {
                 {"id": "call", "type": "action", "config": config},
             ],
         });
-        let graph = stored_graph(definition).expect("it is right");
+        let graph = stored_graph(&definition.to_string()).expect("it is right");
         graph.calls().into_iter().map(|(name, _)| name).collect()
     }
 
@@ -93,7 +93,7 @@ mod tests {
         let definition = json!({"name": "a", "nodes": [
             {"id": "call", "type": "action", "config": {"action": "execute_pipeline", "pipeline": "a"}},
         ]});
-        let refused = stored_graph(definition).expect_err("it would not end");
+        let refused = stored_graph(&definition.to_string()).expect_err("it would not end");
         assert_eq!(refused[0].pointer, "/nodes/0/config/pipeline");
     }
 }

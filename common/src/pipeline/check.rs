@@ -48,14 +48,13 @@ pub fn check_graph(value: &Value, tools: &Catalogue) -> Result<(Graph, Vec<Point
     compiled(definition, Some(tools), findings)
 }
 
-/// Compiles a definition that was checked when it was stored. Whether its tools are there, and take what they are given,
-/// is asked again where they are executed: a process need not know them to go on with a run.
-pub fn stored_graph(stored: Value) -> Result<Graph, Vec<Pointed>> {
+/// Compiles a definition that was checked when it was stored, from its JSON text. Whether its tools are there, and take
+/// what they are given, is asked again where they are executed: a process need not know them to go on with a run.
+pub fn stored_graph(stored: &str) -> Result<Graph, Vec<Pointed>> {
     let mut findings = Findings::default();
-    let definition = read(&stored, &mut findings);
-    // It takes as much room again as what is compiled.
-    drop(stored);
-    let compiled = compiled(definition, None, findings);
+    let definition = read::stored(stored, &mut findings)
+        .map_err(|error| vec![Pointed::new("", format!("it cannot be read: {error}"))])?;
+    let compiled = compiled(Some(definition), None, findings);
     compiled.map(|(graph, _)| graph).map_err(|refused| refused.errors)
 }
 

@@ -47,6 +47,13 @@ pub(crate) struct Fields<'a, 'f> {
     pub(crate) findings: &'f mut Findings,
 }
 
+impl<'a, 'f> Fields<'a, 'f> {
+    /// The fields of the whole.
+    pub(crate) fn of(map: &'a Map<String, Value>, findings: &'f mut Findings) -> Self {
+        Self { map, pointer: String::new(), findings }
+    }
+}
+
 impl<'a> Fields<'a, '_> {
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())

@@ -1,8 +1,9 @@
 //! From JSON to a definition. What cannot be read is complained of and stands at its default, so that the rest can be
 //! checked all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::findings::{Fields, Findings};
@@ -37,19 +38,7 @@ const EDGE: [&str; 5] = ["id", "from", "to", "condition", "when"];
 pub(super) fn definition(value: &Value, findings: &mut Findings) -> Option<Definition> {
     let mut fields = findings.fields(value, String::new())?;
     fields.only(&DEFINITION);
-    let name = fields.name("name", LONGEST_NAME);
-    if fields.get("name").is_none() {
-        fields.missing("name", "the name under which the pipeline is run");
-    }
-    let mut definition = Definition {
-        name: name.unwrap_or_default().to_owned(),
-        description: fields.text("description").map(str::to_owned),
-        input_schema: fields.get("input_schema").cloned(),
-        nodes: Vec::new(),
-        edges: Vec::new(),
-        timeout: fields.positive_duration("timeout"),
-        fail_fast: fields.boolean("fail_fast").unwrap_or_default(),
-    };
+    let mut definition = head(&mut fields);
     let (nodes, edges) = (fields.list("nodes"), fields.list("edges"));
     if nodes.is_empty() && fields.get("nodes").is_none_or(Value::is_array) {
         fields.missing("nodes", "at least one node");
@@ -70,6 +59,53 @@ pub(super) fn definition(value: &Value, findings: &mut Findings) -> Option<Defin
         edges.iter().enumerate().map(|(ix, value)| edge(value, ix, findings)).collect();
     edge_ids(&definition.edges, findings);
     Some(definition)
+}
+
+/// As [`definition`], of the text of one that was checked when it was stored, item by item: as one value, ten thousand
+/// nodes take some thirty MiB beside what is made of them.
+pub(super) fn stored(text: &str, findings: &mut Findings) -> serde_json::Result<Definition> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+    let mut list = |key| {
+        let items = fields.remove(key).map_or("[]", RawValue::get);
+        serde_json::from_str::<Option<Vec<&RawValue>>>(items).map(Option::unwrap_or_default)
+    };
+    let (nodes, edges) = (list("nodes")?, list("edges")?);
+    let rest = fields
+        .into_iter()
+        .map(|(key, value)| Ok((key, serde_json::from_str(value.get())?)))
+        .collect::<serde_json::Result<Map<String, Value>>>()?;
+    let mut fields = Fields::of(&rest, findings);
+    fields.only(&DEFINITION);
+    let mut definition = head(&mut fields);
+    definition.nodes = items(&nodes, |value, ix| node(value, ix, findings))?;
+    definition.edges = items(&edges, |value, ix| edge(value, ix, findings))?;
+    edge_ids(&definition.edges, findings);
+    Ok(definition)
+}
+
+fn items<T>(
+    items: &[&RawValue],
+    mut read: impl FnMut(&Value, usize) -> T,
+) -> serde_json::Result<Vec<T>> {
+    let one = |(ix, item): (usize, &&RawValue)| Ok(read(&serde_json::from_str(item.get())?, ix));
+    items.iter().enumerate().map(one).collect()
+}
+
+/// All but the nodes and edges.
+fn head(fields: &mut Fields<'_, '_>) -> Definition {
+    let name = fields.name("name", LONGEST_NAME);
+    if fields.get("name").is_none() {
+        fields.missing("name", "the name under which the pipeline is run");
+    }
+    Definition {
+        name: name.unwrap_or_default().to_owned(),
+        description: fields.text("description").map(str::to_owned),
+        input_schema: fields.get("input_schema").cloned(),
+        nodes: Vec::new(),
+        edges: Vec::new(),
+        timeout: fields.positive_duration("timeout"),
+        fail_fast: fields.boolean("fail_fast").unwrap_or_default(),
+    }
 }
 
 fn node(value: &Value, ix: usize, findings: &mut Findings) -> Node {

@@ -94,7 +94,7 @@ fn a_definition_is_read_whole() {
     assert_eq!(serde_json::from_value::<Definition>(stored.clone()).unwrap(), definition);
     let again = check(&stored, &catalogue()).unwrap().definition;
     assert_eq!(again, definition, "what is written can be sent again");
-    let graph = stored_graph(stored).unwrap();
+    let graph = stored_graph(&stored.to_string()).unwrap();
     assert_eq!(graph.into_definition(), definition, "and needs no tools to be read back");
 }
 

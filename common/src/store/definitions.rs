@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::context::{RunContext, RunRow};
@@ -39,7 +41,8 @@ impl Definitions {
             return Ok(Ok(graph));
         }
         let stored = sqlx::query_scalar!(
-            "select definition from pipeline_versions where pipeline_id = $1 and version = $2",
+            r#"select definition as "definition: Json<Box<RawValue>>" from pipeline_versions
+             where pipeline_id = $1 and version = $2"#,
             pipeline_id,
             version
         )
@@ -48,7 +51,7 @@ impl Definitions {
         let Some(stored) = stored else {
             return Ok(Err(format!("version {version} of the pipeline is not stored any more")));
         };
-        let compiled = tokio::task::block_in_place(|| compile(stored)).map(Arc::new);
+        let compiled = tokio::task::block_in_place(|| compile(stored.get())).map(Arc::new);
         if let Ok(graph) = &compiled {
             let mut kept = self.compiled.write().unwrap_or_else(PoisonError::into_inner);
             make_room(&mut kept, graph.len());
@@ -109,7 +112,7 @@ fn make_room(kept: &mut HashMap<(Uuid, i32), Arc<Graph>>, nodes: usize) {
     }
 }
 
-fn compile(stored: Value) -> Result<Graph, String> {
+fn compile(stored: &str) -> Result<Graph, String> {
     pipeline::stored_graph(stored).map_err(|errors| unreadable(&errors))
 }
 
@@ -138,7 +141,8 @@ mod tests {
         let edge = |n: usize| json!({"from": format!("n{n}"), "to": format!("n{}", n + 1)});
         let nodes_of: Vec<Value> = (0..nodes).map(node).collect();
         let edges: Vec<Value> = (0..nodes - 1).map(edge).collect();
-        Arc::new(compile(json!({"name": "chain", "nodes": nodes_of, "edges": edges})).unwrap())
+        let stored = json!({"name": "chain", "nodes": nodes_of, "edges": edges}).to_string();
+        Arc::new(compile(&stored).unwrap())
     }
 
     fn key(n: usize) -> (Uuid, i32) {
