@@ -74,7 +74,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     });
     let audit = Audit::start(pool.clone());
     let app = App::new(Shared {
-        acceptance: Acceptance::start(own.clone(), outbox.clone()),
+        acceptance: Acceptance::start(own.clone(), outbox.clone(), watch.clone()),
         principals: Principals::start(pool.clone()),
         passwords,
         is_registration_open: settings.access.registration == Registration::Open,

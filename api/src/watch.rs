@@ -3,9 +3,9 @@
 //! A hint wakes those who wait for its runs. Hints can be lost, so once a second one query looks at all that is
 //! waited for. Whoever is woken reads the run itself: what it is told is only to look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::broker::{Hint, HintKind};
 use common::store::{self, Pool, events};
@@ -25,9 +25,45 @@ pub(crate) enum For {
     Change,
 }
 
+/// For so long after its acceptance a run of which no hint said that it ended is taken for under way: who waits for it
+/// at once, as most do, needs no look first.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// The runs that are waited for.
 #[derive(Clone, Default)]
-pub(crate) struct Watch(Arc<Mutex<HashMap<Uuid, Watched>>>);
+pub(crate) struct Watch(Arc<Mutex<Runs>>);
+
+#[derive(Default)]
+struct Runs {
+    watched: HashMap<Uuid, Watched>,
+    fresh: Fresh,
+}
+
+/// Runs that have just been accepted here, and have not ended as far as is known.
+#[derive(Default)]
+struct Fresh {
+    open: HashSet<Uuid>,
+    since: VecDeque<(Instant, Uuid)>,
+}
+
+impl Fresh {
+    fn add(&mut self, run: Uuid, now: Instant) {
+        self.forget_old(now);
+        self.open.insert(run);
+        self.since.push_back((now, run));
+    }
+
+    fn has(&mut self, run: Uuid, now: Instant) -> bool {
+        self.forget_old(now);
+        self.open.contains(&run)
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((_, run)) = self.since.pop_front_if(|(since, _)| *since + FRESH <= now) {
+            self.open.remove(&run);
+        }
+    }
+}
 
 #[derive(Default)]
 struct Watched {
@@ -37,20 +73,36 @@ struct Watched {
 }
 
 impl Watch {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Watched>> {
+    fn lock(&self) -> MutexGuard<'_, Runs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes runs that are committed, before anybody else can know of them.
+    pub(crate) fn accepted(&self, runs: impl Iterator<Item = Uuid>) {
+        let (mut all, now) = (self.lock(), Instant::now());
+        runs.for_each(|run| all.fresh.add(run, now));
+    }
+
+    /// Whether the run was accepted here a moment ago, and has not ended since. A waiter that was registered before this
+    /// was asked is woken by its end.
+    pub(crate) fn is_fresh(&self, run: Uuid) -> bool {
+        self.lock().fresh.has(run, Instant::now())
     }
 
     /// Registers a waiter; what happens from now on wakes it. It is forgotten when it is dropped.
     pub(crate) fn wait_for(&self, run: Uuid, what: For) -> Waiter {
         let woken = Arc::new(Notify::new());
-        self.lock().entry(run).or_default().waiters.push((what, woken.clone()));
+        self.lock().watched.entry(run).or_default().waiters.push((what, woken.clone()));
         Waiter { watch: self.clone(), run, woken }
     }
 
     /// Wakes those to whom it matters.
     fn wake(&self, run: Uuid, ended: bool) {
-        if let Some(watched) = self.lock().get(&run) {
+        let mut all = self.lock();
+        if ended {
+            all.fresh.open.remove(&run);
+        }
+        if let Some(watched) = all.watched.get(&run) {
             for (what, woken) in &watched.waiters {
                 if ended || *what == For::Change {
                     woken.notify_one();
@@ -61,12 +113,12 @@ impl Watch {
 
     /// Wakes everybody whose run has moved since the last look.
     async fn look(&self, pool: &Pool) -> Result<(), store::Error> {
-        let runs: Vec<Uuid> = self.lock().keys().copied().collect();
+        let runs: Vec<Uuid> = self.lock().watched.keys().copied().collect();
         if runs.is_empty() {
             return Ok(());
         }
         for progress in events::progress(pool, &runs).await? {
-            let moved = self.lock().get_mut(&progress.id).is_some_and(|watched| {
+            let moved = self.lock().watched.get_mut(&progress.id).is_some_and(|watched| {
                 std::mem::replace(&mut watched.seq, progress.seq) != progress.seq
             });
             if moved || progress.state.is_terminal() {
@@ -123,11 +175,11 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut watched = self.watch.lock();
-        if let Some(run) = watched.get_mut(&self.run) {
+        let mut all = self.watch.lock();
+        if let Some(run) = all.watched.get_mut(&self.run) {
             run.waiters.retain(|(_, woken)| !Arc::ptr_eq(woken, &self.woken));
             if run.waiters.is_empty() {
-                watched.remove(&self.run);
+                all.watched.remove(&self.run);
             }
         }
     }
@@ -168,6 +220,24 @@ mod tests {
         watch.wake(run, true);
         assert!(is_woken(&two));
         drop(two);
-        assert!(watch.lock().is_empty());
+        assert!(watch.lock().watched.is_empty());
+    }
+
+    #[test]
+    fn a_run_is_fresh_until_it_ends_or_a_moment_has_passed() {
+        let (mut fresh, now) = (Fresh::default(), Instant::now());
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        fresh.add(a, now);
+        assert!(fresh.has(a, now) && !fresh.has(b, now));
+        fresh.add(b, now + FRESH / 2);
+        assert!(fresh.has(b, now + FRESH) && !fresh.has(a, now + FRESH));
+        assert!(!fresh.has(b, now + FRESH * 2));
+        assert!(fresh.open.is_empty() && fresh.since.is_empty(), "nothing is kept for long");
+
+        let watch = Watch::default();
+        watch.accepted([a, b].into_iter());
+        watch.wake(a, false);
+        watch.wake(b, true);
+        assert!(watch.is_fresh(a) && !watch.is_fresh(b), "a change is no end");
     }
 }

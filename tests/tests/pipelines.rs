@@ -77,6 +77,51 @@ async fn a_paused_pipeline_takes_no_runs() {
     fleet.finish().await;
 }
 
+/// An api takes what it knows of a pipeline for a guess: what another does to it counts at once.
+#[tokio::test]
+async fn what_another_api_does_to_a_pipeline_counts_for_the_next_run() {
+    let options = FleetOptions { apis: 2, ..FleetOptions::default() };
+    let fleet = TestFleet::start(options).await;
+    let (here, there) = (fleet.client_of(0), fleet.client_of(1));
+    let submitted =
+        async |input: Value| here.post("/v1/pipelines/p/runs", &json!({"input": input})).await;
+    here.create_pipeline(&pipeline("p", [echo("a", json!({}))], [])).await;
+    for version in [1, 1] {
+        assert_eq!(submitted(json!({})).await.expect(202)["version"], version);
+    }
+
+    let mut strict = pipeline("p", [echo("a", json!({}))], []);
+    strict["input_schema"] = json!({"required": ["day"]});
+    there.put("/v1/pipelines/p", &strict).await.expect(200);
+    submitted(json!({})).await.problem(422);
+    for version in [2, 2] {
+        assert_eq!(submitted(json!({"day": 1})).await.expect(202)["version"], version);
+    }
+    submitted(json!({})).await.problem(422);
+
+    there.post("/v1/pipelines/p/pause", &json!({})).await.expect(200);
+    submitted(json!({"day": 1})).await.problem(409);
+    there.post("/v1/pipelines/p/resume", &json!({})).await.expect(200);
+    submitted(json!({"day": 1})).await.expect(202);
+
+    there.delete("/v1/pipelines/p").await.expect_status(204);
+    submitted(json!({"day": 1})).await.problem(404);
+    there.create_pipeline(&pipeline("p", [echo("a", json!({}))], [])).await;
+    for version in [1, 1] {
+        assert_eq!(submitted(json!({})).await.expect(202)["version"], version);
+    }
+    let runs = "select count(*) from runs r join pipelines p on p.id = r.pipeline_id where p.deleted_at is null";
+    assert_eq!(fleet.database().count(runs).await, 2, "of the new pipeline");
+
+    // Of a batch that has one run for an outdated version, each gets its own answer.
+    there.put("/v1/pipelines/p", &strict).await.expect(200);
+    let items = json!({"items": [{"pipeline": "p"}, {"pipeline": "p", "input": {"day": 1}}, {"action": "echo"}]});
+    let answered = here.post("/v1/runs:batch", &items).await.expect(200);
+    let statuses: Vec<_> = (0..3).map(|ix| answered["items"][ix]["status"].as_i64()).collect();
+    assert_eq!(statuses, [Some(422), Some(202), Some(202)]);
+    fleet.finish().await;
+}
+
 #[tokio::test]
 async fn a_run_keeps_the_version_it_started_with() {
     let fleet = TestFleet::start(FleetOptions::default()).await;

@@ -36,7 +36,7 @@ pub(super) struct Round<'a> {
 }
 
 /// The key under which the request's answer will be stored; the answer is filled in when it is known.
-pub(super) fn new_key(asked: &Asked) -> Option<NewKey> {
+fn new_key(asked: &Asked) -> Option<NewKey> {
     asked.key.as_ref().map(|key| NewKey {
         principal: asked.caller.clone(),
         route: key.route.clone(),
@@ -51,7 +51,8 @@ fn id_of(key: &NewKey) -> KeyId {
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(asked: &'a [Asked], keys: Vec<Option<NewKey>>) -> Self {
+    pub(super) fn of(asked: &'a [Asked]) -> Self {
+        let keys: Vec<Option<NewKey>> = asked.iter().map(new_key).collect();
         let mut first: HashMap<KeyId, usize> = HashMap::new();
         let decisions = keys.iter().enumerate().map(|(at, key)| {
             let Some(key) = key else { return Decision::Open };
@@ -107,6 +108,17 @@ impl<'a> Round<'a> {
             })
             .collect();
         names.into_iter().cloned().collect()
+    }
+
+    /// Whether all that is asked for would be accepted if these were the newest versions: its input was checked for them.
+    pub(super) fn fits(&self, guess: &[Submittable]) -> bool {
+        let mut asked = self.open().flat_map(|(_, asked)| asked.wanted.iter().flatten());
+        asked.all(|submission| match &submission.subject {
+            Wanted::Newest { name } => guess.iter().any(|guess| {
+                guess.name == *name && submission.checked_for == Some((guess.id, guess.version))
+            }),
+            Wanted::Version { .. } | Wanted::Action { .. } => true,
+        })
     }
 
     fn open(&self) -> impl Iterator<Item = (usize, &'a Asked)> {

@@ -23,8 +23,8 @@ pub(crate) struct Known(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     schemas: HashMap<Version, Option<Arc<InputSchema>>>,
-    /// The version that a name had when it was last looked up: a guess that the commit checks.
-    newest: HashMap<String, Version>,
+    /// What was found under a name when it was last looked up: a guess that the commit checks.
+    newest: HashMap<String, Submittable>,
 }
 
 impl Known {
@@ -36,10 +36,17 @@ impl Known {
     /// since that version may not be the newest any more.
     pub(crate) fn check_ahead(&self, submission: &mut Submission) {
         let Wanted::Newest { name } = &submission.subject else { return };
-        let Some(version) = self.lock().newest.get(name).copied() else { return };
+        let Some(version) = self.lock().newest.get(name).map(version_of) else { return };
         if self.faults(version, submission).is_empty() {
             submission.checked_for = Some(version);
         }
+    }
+
+    /// What was found under these names when they were last looked up; none unless all could be submitted then.
+    pub(crate) fn guess(&self, names: &[String]) -> Option<Vec<Submittable>> {
+        let kept = self.lock();
+        let active = |name| kept.newest.get(name).filter(|found| !found.paused).cloned();
+        names.iter().map(active).collect()
     }
 
     /// What the version's schema finds wrong with the input, unless that was asked before.
@@ -61,8 +68,7 @@ impl Known {
         found: &[Submittable],
     ) -> Result<(), store::Error> {
         for pipeline in found {
-            let version = (pipeline.id, pipeline.version);
-            if !self.is_known(&pipeline.name, version) {
+            if !self.renew(pipeline) {
                 let schema = match pipeline.has_schema {
                     true => pipelines::input_schema(conn, pipeline.id, pipeline.version).await?,
                     false => None,
@@ -74,23 +80,32 @@ impl Known {
                         .inspect_err(|faults| tracing::error!(?faults, "a stored schema is broken"))
                         .ok()
                 });
-                self.keep(&pipeline.name, version, schema);
+                self.keep(pipeline.clone(), schema);
             }
         }
         Ok(())
     }
 
-    fn is_known(&self, name: &str, version: Version) -> bool {
-        let kept = self.lock();
-        kept.schemas.contains_key(&version) && kept.newest.get(name) == Some(&version)
+    /// Notes what was found, if the version's schema is here.
+    fn renew(&self, pipeline: &Submittable) -> bool {
+        let mut kept = self.lock();
+        let is_here = kept.schemas.contains_key(&version_of(pipeline));
+        if is_here && kept.newest.get(&pipeline.name) != Some(pipeline) {
+            kept.newest.insert(pipeline.name.clone(), pipeline.clone());
+        }
+        is_here
     }
 
-    pub(super) fn keep(&self, name: &str, version: Version, schema: Option<InputSchema>) {
+    pub(super) fn keep(&self, pipeline: Submittable, schema: Option<InputSchema>) {
         let mut kept = self.lock();
-        if kept.schemas.len() >= KEPT || kept.newest.len() >= KEPT {
+        if kept.schemas.len() >= KEPT {
             *kept = Kept::default();
         }
-        kept.schemas.insert(version, schema.map(Arc::new));
-        kept.newest.insert(name.to_owned(), version);
+        kept.schemas.insert(version_of(&pipeline), schema.map(Arc::new));
+        kept.newest.insert(pipeline.name.clone(), pipeline);
     }
+}
+
+fn version_of(pipeline: &Submittable) -> Version {
+    (pipeline.id, pipeline.version)
 }

@@ -95,7 +95,8 @@ async fn ended(app: &App, id: Uuid, wait: Duration) -> Result<Option<Run>, ApiEr
     let until = Instant::now() + wait;
     // Registered before the first look, so that no end falls between the two.
     let waiter = app.watch.wait_for(id, For::End);
-    let mut waits = app.reads.state(id).await?.is_some_and(|state| !state.is_terminal());
+    let mut waits = app.watch.is_fresh(id)
+        || app.reads.state(id).await?.is_some_and(|state| !state.is_terminal());
     loop {
         if waits {
             waits = tokio::select! {

@@ -81,18 +81,53 @@ impl NewRun {
 /// Writes the runs with their outbox rows, or the timers of those that are delayed, in one statement: all or none.
 /// Returns the rows to publish once the transaction is committed.
 pub async fn accept(conn: &mut PgConnection, runs: &[NewRun]) -> Result<Vec<Row>, sqlx::Error> {
-    if runs.is_empty() {
-        return Ok(Vec::new());
-    }
     let starts: Vec<Option<Row>> = runs.iter().map(NewRun::start).collect();
-    let columns = Columns::of(runs, &starts)?;
-    sqlx::query!(
+    write(conn, runs, &starts, &[]).await?;
+    Ok(starts.into_iter().flatten().collect())
+}
+
+/// As [`accept`], if each of these versions is its pipeline's newest at this moment, and the pipeline neither paused nor
+/// deleted; else (none) nothing is written. Nor is it where all runs are delayed.
+pub async fn accept_if_newest(
+    conn: &mut PgConnection,
+    runs: &[NewRun],
+    newest: &[(Uuid, i32)],
+) -> Result<Option<Vec<Row>>, sqlx::Error> {
+    let starts: Vec<Option<Row>> = runs.iter().map(NewRun::start).collect();
+    // What shows whether the statement has written are the rows that it sends.
+    if starts.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let sent = write(conn, runs, &starts, newest).await?;
+    Ok((sent > 0).then(|| starts.into_iter().flatten().collect()))
+}
+
+/// Returns how many outbox rows it has written.
+async fn write(
+    conn: &mut PgConnection,
+    runs: &[NewRun],
+    starts: &[Option<Row>],
+    newest: &[(Uuid, i32)],
+) -> Result<u64, sqlx::Error> {
+    if runs.is_empty() {
+        return Ok(0);
+    }
+    let columns = Columns::of(runs, starts)?;
+    let (pipelines, versions): (Vec<Uuid>, Vec<i32>) = newest.iter().copied().unzip();
+    let written = sqlx::query!(
         "with arriving as (
              select * from unnest(
                  $1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
                  $9::text[], $10::text[], $11::uuid[], $12::bool[], $13::text[], $14::float8[], $15::uuid[], $16::text[]
              ) as t (id, pipeline_id, pipeline, version, action, lane, input, trigger, tags, created_by, rerun_of,
                      keep_completed, traceparent, delay, job_id, job)
+             where not exists (
+                 select from unnest($17::uuid[], $18::int[]) as n (id, version)
+                 where not exists (
+                     select from pipelines as p
+                     where p.id = n.id and p.version = n.version and not p.paused and p.deleted_at is null
+                 )
+             )
          ), accepted as (
              insert into runs (id, kind, pipeline_id, pipeline, version, action, lane, input, trigger, tags, created_by,
                                rerun_of, keep_completed, traceparent, queued_at)
@@ -123,10 +158,12 @@ pub async fn accept(conn: &mut PgConnection, runs: &[NewRun]) -> Result<Vec<Row>
         &columns.delays as &[Option<f64>],
         &columns.job_ids as &[Option<Uuid>],
         &columns.jobs as &[Option<String>],
+        &pipelines,
+        &versions,
     )
     .execute(conn)
     .await?;
-    Ok(starts.into_iter().flatten().collect())
+    Ok(written.rows_affected())
 }
 
 /// The runs turned into columns, as `unnest` wants them.

@@ -56,7 +56,7 @@ pub struct Version {
 }
 
 /// What a submission needs to know of a pipeline's newest version.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submittable {
     /// The pipeline.
     pub id: Uuid,

@@ -31,7 +31,7 @@ fn asked(wanted: Vec<Submission>, key: Option<(&str, &str)>, is_list: bool) -> A
 }
 
 fn round(asked: &[Asked]) -> Round<'_> {
-    Round::new(asked, asked.iter().map(new_key).collect())
+    Round::of(asked)
 }
 
 fn nightly(paused: bool) -> Submittable {
@@ -116,7 +116,7 @@ fn a_key_that_was_claimed_elsewhere_in_between_loses_its_run() {
 fn unknown_paused_and_invalid_are_refused_each_for_itself() {
     let known = Known::default();
     let schema = InputSchema::compile(&json!({"required": ["day"]})).expect("a schema");
-    known.keep("nightly", (uuid::Uuid::from_u128(1), 3), Some(schema));
+    known.keep(nightly(false), Some(schema));
 
     let asked = [of_pipeline(json!({})), of_pipeline(json!({"day": 1}))];
     let answers = |found: Vec<Submittable>| {
@@ -133,6 +133,33 @@ fn unknown_paused_and_invalid_are_refused_each_for_itself() {
     let found = answers(vec![nightly(false)]);
     assert_eq!(kind_of(&found[0]), Kind::Invalid);
     assert_eq!(found[1].as_ref().expect("it was accepted").body["version"], 3);
+}
+
+#[test]
+fn a_guess_has_to_be_of_all_pipelines_and_every_input_checked_for_it() {
+    let known = Known::default();
+    let names = ["nightly".to_owned()];
+    assert_eq!(known.guess(&names), None, "it was never looked up");
+    let schema = InputSchema::compile(&json!({"required": ["day"]})).expect("a schema");
+    known.keep(nightly(false), Some(schema));
+    assert_eq!(known.guess(&names), Some(vec![nightly(false)]));
+    assert_eq!(known.guess(&["nightly".to_owned(), "weekly".to_owned()]), None);
+
+    let checked = |input| {
+        let mut asked = of_pipeline(input);
+        asked.wanted.iter_mut().flatten().for_each(|submission| known.check_ahead(submission));
+        asked
+    };
+    let fits =
+        |asked: &[Asked], version| round(asked).fits(&[Submittable { version, ..nightly(false) }]);
+    let (right, wrong) = (json!({"day": 1}), json!({}));
+    assert!(fits(&[checked(right.clone())], 3));
+    assert!(!fits(&[checked(right.clone())], 4), "it was checked for another version");
+    assert!(!fits(&[checked(right.clone()), checked(wrong)], 3), "one of them may be refused");
+    assert!(!fits(&[of_pipeline(right)], 3), "it was not checked yet");
+
+    known.keep(nightly(true), None);
+    assert_eq!(known.guess(&names), None, "it was paused when it was last looked up");
 }
 
 #[test]
