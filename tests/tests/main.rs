@@ -5,6 +5,7 @@
 )]
 
 mod access;
+mod arrivals;
 mod bench;
 mod dead_letters;
 mod definitions;

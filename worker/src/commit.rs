@@ -13,6 +13,8 @@ use common::own::Taken;
 use common::run::RunState;
 use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
 use common::store::follow::Keeping;
+use common::store::record::arrival::Arrival;
+use common::store::record::direct::Known;
 use common::store::record::{self, Outcome, Record, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
 use common::store::{self, Connects, is_outage, mine};
@@ -266,11 +268,12 @@ impl common::batch::Work for Claims {
 }
 
 impl Records {
-    /// The longer way, and the direct one.
-    pub(crate) fn new(core: Arc<Core>) -> (Self, DirectRecords) {
+    /// The longer way, and the direct ones: of what has no join before it, and of what leads to one.
+    pub(crate) fn new(core: Arc<Core>) -> (Self, DirectRecords<Known>, DirectRecords<Arrival>) {
         let ways = Arc::<Ways>::default();
-        let direct = DirectRecords { core: core.clone(), ways: ways.clone() };
-        (Self { core, ways }, direct)
+        let (known, arrivals) =
+            (DirectRecords::new(&core, &ways), DirectRecords::new(&core, &ways));
+        (Self { core, ways }, known, arrivals)
     }
 
     async fn try_commit(

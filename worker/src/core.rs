@@ -13,6 +13,7 @@ use common::secret::Keys;
 use common::store::claim::{Claim, Claimed};
 use common::store::definitions::Definitions;
 use common::store::record::Record;
+use common::store::record::arrival::Arrival;
 use common::store::record::direct::Known;
 use common::store::start::Start;
 use common::store::waits::children::End;
@@ -69,6 +70,7 @@ pub(crate) struct Worker {
     pub(crate) claims: Batcher<Claim, Begun>,
     records: Batcher<Arc<Record>, Settled>,
     direct_records: Batcher<Known, Option<Vec<Assigned>>>,
+    arrivals: Batcher<Arrival, Option<Vec<Assigned>>>,
     /// Ends of runs that other runs have started.
     pub(crate) ends: Batcher<End, ()>,
     /// The tools that are no part of a worker, as they were last asked for.
@@ -139,7 +141,7 @@ impl Worker {
     ) -> Self {
         let core = Arc::new(core);
         let (starts, direct_starts) = Starts::new(core.clone());
-        let (records, direct_records) = Records::new(core.clone());
+        let (records, direct_records, arrivals) = Records::new(core.clone());
         let replies = Replies::new(core.pool.clone(), core.outbox.clone());
         Self {
             starts: Batcher::start("start", BATCH, starts),
@@ -147,6 +149,7 @@ impl Worker {
             claims: Batcher::start("claim", BATCH, Claims::new(core.clone())),
             records: Batcher::start("record", BATCH, records),
             direct_records: Batcher::start("direct_record", BATCH, direct_records),
+            arrivals: Batcher::start("arrival", BATCH, arrivals),
             ends: Batcher::start("child_end", BATCH, Ends::new(core.clone())),
             remote_tools: Compiled::default(),
             replies: Batcher::start("replies", BATCH, replies),
@@ -173,11 +176,16 @@ impl Worker {
     /// Records an outcome: directly, or after a look at the rows that it concerns.
     pub(crate) async fn record(&self, record: Record) -> Result<Settled, Arc<store::Error>> {
         let record = Arc::new(record);
-        if let Some(known) = Known::of(&record)
-            && let Some(assigned) = self.direct_records.submit(known).await?
-        {
-            return Ok(Settled::Recorded(assigned));
+        let directly = if let Some(known) = Known::of(&record) {
+            self.direct_records.submit(known).await?
+        } else if let Some(arrival) = Arrival::of(&record) {
+            self.arrivals.submit(arrival).await?
+        } else {
+            None
+        };
+        match directly {
+            Some(assigned) => Ok(Settled::Recorded(assigned)),
+            None => self.records.submit(record).await,
         }
-        self.records.submit(record).await
     }
 }

@@ -22,6 +22,7 @@ use crate::store::waits;
 use crate::store::write::{self, Writes};
 use crate::wait::Wait;
 
+pub mod arrival;
 mod consequence;
 pub mod direct;
 mod guard;

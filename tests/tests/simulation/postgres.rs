@@ -15,6 +15,7 @@ use common::store::definitions::Definitions;
 use common::store::follow::Keeping;
 use common::store::leader::{Address, Session};
 use common::store::reclaim::{self, Found, Life};
+use common::store::record::arrival::Arrival;
 use common::store::record::direct::Known;
 use common::store::record::{self, Record, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
@@ -195,6 +196,13 @@ impl Mirror {
         if let Some(known) = Known::of(&item) {
             let known = [known];
             let recorded = record::direct::record(&mut self.conn, &known, keeping(owner), 0).await;
+            let answer = recorded.expect("recorded").answers.into_iter().next().flatten();
+            if answer.is_some() {
+                return answer;
+            }
+        } else if let Some(arrival) = Arrival::of(&item) {
+            let recorded =
+                record::arrival::record(&mut self.conn, &[arrival], keeping(owner)).await;
             let answer = recorded.expect("recorded").answers.into_iter().next().flatten();
             if answer.is_some() {
                 return answer;

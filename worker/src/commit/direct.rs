@@ -1,5 +1,6 @@
 //! Starts and records of one statement, which most are. What the rows do not confirm goes the longer way.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use common::breakpoint;
@@ -7,7 +8,9 @@ use common::own::Taken;
 use common::run::RunState;
 use common::store;
 use common::store::follow::Keeping;
-use common::store::record::direct::{self as record, Known};
+use common::store::record::Record;
+use common::store::record::arrival::{self, Arrival};
+use common::store::record::direct::{self as record, Known, Recorded};
 use common::store::start::Start;
 use common::store::start::direct as start;
 use uuid::Uuid;
@@ -22,9 +25,59 @@ pub(crate) struct DirectStarts {
 }
 
 /// Records completions whose consequences are known beforehand; none when rows have to be looked at.
-pub(crate) struct DirectRecords {
-    pub(super) core: Arc<Core>,
-    pub(super) ways: Arc<Ways>,
+pub(crate) struct DirectRecords<Item> {
+    core: Arc<Core>,
+    ways: Arc<Ways>,
+    items: PhantomData<fn(Item)>,
+}
+
+impl<Item> DirectRecords<Item> {
+    pub(super) fn new(core: &Arc<Core>, ways: &Arc<Ways>) -> Self {
+        Self { core: core.clone(), ways: ways.clone(), items: PhantomData }
+    }
+}
+
+/// A record that one statement writes.
+pub(crate) trait Direct: Send + Sync + Sized + 'static {
+    fn record(&self) -> &Record;
+
+    /// Records all of them, and says what came of it.
+    fn write(
+        conn: &mut store::Connection,
+        items: &[Self],
+        keeping: Keeping<'_>,
+        spare: usize,
+    ) -> impl Future<Output = Result<Recorded, store::Error>> + Send;
+}
+
+impl Direct for Known {
+    fn record(&self) -> &Record {
+        self.record()
+    }
+
+    async fn write(
+        conn: &mut store::Connection,
+        items: &[Self],
+        keeping: Keeping<'_>,
+        spare: usize,
+    ) -> Result<Recorded, store::Error> {
+        record::record(conn, items, keeping, spare).await
+    }
+}
+
+impl Direct for Arrival {
+    fn record(&self) -> &Record {
+        self.record()
+    }
+
+    async fn write(
+        conn: &mut store::Connection,
+        items: &[Self],
+        keeping: Keeping<'_>,
+        _spare: usize,
+    ) -> Result<Recorded, store::Error> {
+        arrival::record(conn, items, keeping).await
+    }
 }
 
 impl DirectStarts {
@@ -75,18 +128,18 @@ impl common::batch::Work for DirectStarts {
     }
 }
 
-impl DirectRecords {
+impl<Item: Direct> DirectRecords<Item> {
     async fn try_commit(
         &self,
         mut conn: Taken,
-        items: &[Known],
+        items: &[Item],
     ) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
         let core = &self.core;
         let quick = |context: &_, node| core.quickness.is_quick(context, node);
         let serves = |lane: &str| core.serves(lane);
         let owner = core.presence.is_held().then_some(core.id);
         let keeping = Keeping { owner, serves: &serves, quick: &quick };
-        let recorded = record::record(&mut conn, items, keeping, core.spare()).await?;
+        let recorded = Item::write(&mut conn, items, keeping, core.spare()).await?;
         conn.keep();
         if recorded.answers.iter().any(Option::is_some) {
             breakpoint::committed("record").await;
@@ -98,19 +151,16 @@ impl DirectRecords {
     }
 }
 
-impl common::batch::Work for DirectRecords {
-    type Item = Known;
+impl<Item: Direct> common::batch::Work for DirectRecords<Item> {
+    type Item = Item;
     type Answer = Option<Vec<Assigned>>;
     const RETRY_OUTAGES: bool = true;
 
-    fn weight(item: &Known) -> usize {
+    fn weight(item: &Item) -> usize {
         item.record().weight()
     }
 
-    async fn commit(
-        &mut self,
-        items: &[Known],
-    ) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
+    async fn commit(&mut self, items: &[Item]) -> Result<Vec<Option<Vec<Assigned>>>, store::Error> {
         let _turn = self.ways.turn.lock().await;
         let result = over(self.core.own.take().await, |conn| self.try_commit(conn, items)).await;
         self.ways.doubt.settle(result)

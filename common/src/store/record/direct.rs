@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use super::{Outcome, Record};
 use crate::advance::{Changes, End, advance};
+use crate::node_run::NodeState;
 use crate::outbox;
 use crate::run::RunState;
 use crate::store::claim::Claimed;
 use crate::store::follow::{self, Follow, Keeping, Places};
-use crate::store::write::{self, Writes};
+use crate::store::write::{self, NodeRow, Writes};
 
 /// How many nodes a record may make ready. Rows of more go the longer way, where they are handed over as columns: 10,000
 /// of them take half as long there.
@@ -75,16 +76,34 @@ struct Columns<'a> {
     ends: Vec<bool>,
     /// Whether the output of the run is the node's.
     gives: Vec<bool>,
-    /// Rows of successors, and of jobs; none when there are none.
-    moves: Vec<Option<String>>,
-    jobs: Vec<Option<String>>,
+    /// Rows of successors.
+    moves: Vec<Vec<NodeRow>>,
     /// Whether the end of one of them leaves a deadline over.
     leaves_deadlines: bool,
 }
 
+/// What follows from the records of a batch, at the most.
+enum Consequences {
+    /// Runs end.
+    Ends,
+    /// Runs end, or this worker goes on with one node run.
+    Steps,
+    /// Whatever it may be.
+    All,
+}
+
 impl Columns<'_> {
-    fn only_ends(&self) -> bool {
-        !self.leaves_deadlines && self.moves.iter().chain(&self.jobs).all(Option::is_none)
+    fn consequences(&self, sends: bool) -> Consequences {
+        let is_step = |moves: &Vec<NodeRow>| match moves.as_slice() {
+            [] => true,
+            [only] => only.state == NodeState::Running,
+            _ => false,
+        };
+        match self.leaves_deadlines || sends {
+            false if self.moves.iter().all(Vec::is_empty) => Consequences::Ends,
+            false if self.moves.iter().all(is_step) => Consequences::Steps,
+            _ => Consequences::All,
+        }
     }
 }
 
@@ -103,7 +122,7 @@ pub async fn record(
     keeping: Keeping<'_>,
     spare: usize,
 ) -> Result<Recorded, sqlx::Error> {
-    let mut columns = Columns::default();
+    let (mut columns, mut jobs) = (Columns::default(), Vec::new());
     let mut plans: HashMap<Uuid, Plan> = HashMap::new();
     let mut places = Places { own: Vec::new(), spare };
     // By run, so that two batches never lock in different orders.
@@ -134,15 +153,16 @@ pub async fn record(
         columns.ends.push(item.ends);
         columns.gives.push(item.ends && context.graph.is_sink(record.node));
         columns.leaves_deadlines |= item.ends && context.graph.timeout().is_some();
-        columns.moves.push(write::json_rows(&own.nodes)?);
-        columns.jobs.push(write::json_rows(&own.jobs)?);
+        columns.moves.push(own.nodes);
+        jobs.push(write::json_rows(&own.jobs)?);
         plans.insert(context.id, Plan { place, kept, jobs: own.jobs });
     }
     let mut recorded = Recorded::default();
     recorded.answers.resize(items.len(), None);
-    let counted = match columns.only_ends() {
-        true => write_ends(conn, &columns).await?,
-        false => write_all(conn, &columns).await?,
+    let counted = match columns.consequences(jobs.iter().any(Option::is_some)) {
+        Consequences::Ends => write_ends(conn, &columns).await?,
+        Consequences::Steps => write_steps(conn, &columns).await?,
+        Consequences::All => write_all(conn, &columns, &jobs).await?,
     };
     for run in counted {
         if let Some(plan) = plans.remove(&run.id) {
@@ -220,12 +240,44 @@ async fn write_ends(
     statement!("", "", "", columns).fetch_all(conn).await
 }
 
+/// Ends, and steps: this worker goes on with the only node that has become ready.
+async fn write_steps(
+    conn: &mut PgConnection,
+    columns: &Columns<'_>,
+) -> Result<Vec<Counted>, sqlx::Error> {
+    let next = || columns.moves.iter().map(|moves| moves.first());
+    let nodes: Vec<Option<&str>> = next().map(|row| row.map(|row| row.node.as_str())).collect();
+    let jobs: Vec<Option<Uuid>> = next().map(|row| row.and_then(|row| row.job)).collect();
+    let owner = next().flatten().find_map(|row| row.owner);
+    statement!(
+        ", $8::text[], $9::uuid[]",
+        ", next, next_job",
+        ",
+           moved as (
+               update node_runs as n set state = 'running', attempt = 1, open_in = 0, taken_in = false,
+                   broken_in = false, owner = $10, job_id = d.next_job, error = null, seq = d.seq + 2,
+                   queued_at = d.now, started_at = d.now, finished_at = null
+               from done as d
+               where n.run_id = d.run_id and n.node = d.next and n.state = 'pending'
+           )",
+        columns,
+        &nodes as &[Option<&str>],
+        &jobs as &[Option<Uuid>],
+        owner
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// All that can follow. The bounds on `u.seq` hold always: they tell the planner, which believes in 100 rows a record,
 /// that there are few, so that it looks each up by its key even where it planned while the table was empty.
 async fn write_all(
     conn: &mut PgConnection,
     columns: &Columns<'_>,
+    jobs: &[Option<String>],
 ) -> Result<Vec<Counted>, sqlx::Error> {
+    let moves: Vec<_> =
+        columns.moves.iter().map(|rows| write::json_rows(rows)).collect::<Result<_, _>>()?;
     statement!(
         ", $8::text[], $9::text[]",
         ", moves, jobs",
@@ -255,8 +307,8 @@ async fn write_all(
                delete from timers as t using counted as c where t.run_id = c.id and c.ends
            )"#,
         columns,
-        &columns.moves as &[Option<String>],
-        &columns.jobs as &[Option<String>]
+        &moves as &[Option<String>],
+        jobs as &[Option<String>]
     )
     .fetch_all(conn)
     .await

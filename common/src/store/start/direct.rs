@@ -228,9 +228,16 @@ async fn begin(
     if asked.runs.is_empty() {
         return Ok(Vec::new());
     }
-    match asked.pipelines.iter().all(Option::is_none) {
-        true => begin_actions(conn, asked, owner).await,
-        false => begin_all(conn, asked, owner).await,
+    let [actions, alone] = [
+        asked.pipelines.iter().all(Option::is_none),
+        asked.pipelines.iter().all(Option::is_some)
+            && asked.sends.iter().all(Option::is_none)
+            && asked.timeouts.iter().all(Option::is_none),
+    ];
+    match (actions, alone) {
+        (true, _) => begin_actions(conn, asked, owner).await,
+        (_, true) => begin_alone(conn, asked).await,
+        _ => begin_all(conn, asked, owner).await,
     }
 }
 
@@ -274,20 +281,20 @@ async fn begin_actions(
     .await
 }
 
-/// The statement for all. It locks the runs in their order, and writes only what belongs to those that are as was
-/// guessed. Each of its parts walks the rows of the one before, so that none is compared with all of another's.
-async fn begin_all(
-    conn: &mut PgConnection,
-    asked: &Asked,
-    owner: Uuid,
-) -> Result<Vec<Begun>, sqlx::Error> {
-    sqlx::query_as!(
-        Begun,
-        r#"with locked as (
+/// The statement for runs of pipelines, whose parts `$more` write more than node runs, out of further columns. It locks
+/// the runs in their order, and writes only what belongs to those that are as was guessed. Each of its parts walks the
+/// rows of the one before, so that none is compared with all of another's.
+macro_rules! statement {
+    ($types:literal, $names:literal, $kept:literal, $more:literal, $asked:expr $(, $column:expr)*) => {
+        sqlx::query_as!(
+            Begun,
+            r#"with locked as (
                select a.*, clock_timestamp() as now
-               from unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::int[], $7::bigint[],
-                       $8::text[], $9::text[])
-                   as a (run_id, pipeline_id, version, job_id, changes, open, timeout_ms, nodes, jobs)
+               from unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::int[], $7::text[]"#
+                + $types
+                + r#") as a (run_id, pipeline_id, version, job_id, changes, open, nodes"#
+                + $names
+                + r#")
                join runs as r on r.id = a.run_id
                where r.state = 'queued' and not r.keep_completed
                    and r.pipeline_id is not distinct from a.pipeline_id and r.version is not distinct from a.version
@@ -298,8 +305,9 @@ async fn begin_all(
                from locked as l
                where r.id = l.run_id and r.state = 'queued'
                returning r.id, r.pipeline_id, r.pipeline, r.version, r.action, r.lane, r.input, r.trigger, r.tags,
-                   r.created_at, r.traceparent, r.seq - l.changes as before, l.job_id, l.timeout_ms, l.nodes, l.jobs,
-                   l.now
+                   r.created_at, r.traceparent, r.seq - l.changes as before, l.job_id, l.nodes, l.now"#
+                + $kept
+                + r#"
            ),
            written as (
                insert into node_runs (run_id, node, state, lane, attempt, open_in, taken_in, broken_in, owner, job_id,
@@ -311,7 +319,40 @@ async fn begin_all(
                    case when i.state in ('completed', 'failed', 'skipped', 'cancelled') then b.now end
                from begun as b, jsonb_to_recordset(b.nodes::jsonb)
                    as i (node text, state node_state, lane text, attempt int, open_in int, taken_in bool,
-                       broken_in bool, owner uuid, job_id uuid, error jsonb, seq bigint)
+                       broken_in bool, owner uuid, job_id uuid, error jsonb, seq bigint)"#
+                + $more
+                + r#"
+           select id, pipeline_id, pipeline, version, action, input, trigger, tags, created_at, traceparent,
+               job_id as "job_id!"
+           from begun"#,
+            &$asked.runs,
+            &$asked.pipelines as &[Option<Uuid>],
+            &$asked.versions as &[Option<i32>],
+            &$asked.jobs,
+            &$asked.changes,
+            &$asked.open,
+            &$asked.nodes as &[Option<String>]
+            $(, $column)*
+        )
+    };
+}
+
+/// Runs of pipelines alone, of which nothing is sent, and that have no deadline.
+async fn begin_alone(conn: &mut PgConnection, asked: &Asked) -> Result<Vec<Begun>, sqlx::Error> {
+    statement!("", "", "", ")", asked).fetch_all(conn).await
+}
+
+/// All that can begin.
+async fn begin_all(
+    conn: &mut PgConnection,
+    asked: &Asked,
+    owner: Uuid,
+) -> Result<Vec<Begun>, sqlx::Error> {
+    statement!(
+        ", $8::bigint[], $9::text[]",
+        ", timeout_ms, jobs",
+        ", l.timeout_ms, l.jobs",
+        "
                union all
                select b.id, b.action ->> 'id', 'running', b.lane, 1, 0, false, false, $10, b.job_id, null, null,
                    b.before + 1, b.now, b.now, null
@@ -325,20 +366,11 @@ async fn begin_all(
                insert into timers (run_id, kind, due_at)
                select b.id, 'deadline', b.now + b.timeout_ms * interval '1 millisecond'
                from begun as b where b.timeout_ms is not null
-           )
-           select id, pipeline_id, pipeline, version, action, input, trigger, tags, created_at, traceparent,
-               job_id as "job_id!"
-           from begun"#,
-        &asked.runs,
-        &asked.pipelines as &[Option<Uuid>],
-        &asked.versions as &[Option<i32>],
-        &asked.jobs,
-        &asked.changes,
-        &asked.open,
+           )",
+        asked,
         &asked.timeouts as &[Option<i64>],
-        &asked.nodes as &[Option<String>],
         &asked.sends as &[Option<String>],
-        owner,
+        owner
     )
     .fetch_all(conn)
     .await
