@@ -13,13 +13,13 @@ use common::breakpoint;
 use common::outbox::{Outbox, Row};
 use common::own::Own;
 use common::store::idempotency;
-use common::store::{self, Connects, accept, pipelines};
+use common::store::{self, Connects, accept};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use self::decide::Round;
-use self::known::Known;
+use self::known::{Found, Known};
 pub(crate) use self::new_runs::accepted;
 use crate::error::{ApiError, Kind, Problem};
 use crate::submission::Submission;
@@ -147,11 +147,9 @@ impl Work for Accepting {
         }
         let names = round.names();
         if !names.is_empty() {
-            let found = pipelines::submittable(&mut conn, &names).await?;
-            self.known.learn(&mut conn, &found).await?;
-            round.found(found);
+            round.found(self.known.look_up(&mut conn, &names).await?);
         }
-        round.decide(&self.known);
+        round.decide();
         if round.has_keys() {
             let mut tx = conn.begin_with(idempotency::BEGIN).await?;
             let claimed = idempotency::claim(&mut tx, &round.new_keys()).await?;
@@ -186,11 +184,13 @@ impl Accepting {
         if round.has_keys() || names.is_empty() {
             return Ok(None);
         }
-        let guess = self.known.guess(&names).filter(|guess| round.fits(guess));
-        let Some(guess) = guess else { return Ok(None) };
-        let newest: Vec<_> = guess.iter().map(|found| (found.id, found.version)).collect();
+        let Some(guess) = self.known.guess(&names) else { return Ok(None) };
+        let newest: Vec<_> = guess.iter().map(Found::version).collect();
         round.found(guess);
-        round.decide(&self.known);
+        if !round.is_checked() {
+            return Ok(None);
+        }
+        round.decide();
         let rows = accept::accept_if_newest(conn, &round.runs(), &newest).await?;
         let Some(rows) = rows else { return Ok(None) };
         self.publish(rows).await;

@@ -4,10 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use common::store::accept::NewRun;
 use common::store::idempotency::{Given, NewKey};
-use common::store::pipelines::Submittable;
 use serde_json::{Value, json};
 
-use super::known::Known;
+use super::known::Found;
 use super::{Asked, Reply, new_runs};
 use crate::error::{ApiError, Kind};
 use crate::submission::Wanted;
@@ -32,7 +31,7 @@ pub(super) struct Round<'a> {
     asked: &'a [Asked],
     keys: Vec<Option<NewKey>>,
     decisions: Vec<Decision>,
-    pipelines: HashMap<String, Submittable>,
+    pipelines: HashMap<String, Found>,
 }
 
 /// The key under which the request's answer will be stored; the answer is filled in when it is known.
@@ -110,13 +109,14 @@ impl<'a> Round<'a> {
         names.into_iter().cloned().collect()
     }
 
-    /// Whether all that is asked for would be accepted if these were the newest versions: its input was checked for them.
-    pub(super) fn fits(&self, guess: &[Submittable]) -> bool {
+    /// Whether the inputs of all that is open were checked, and found right, for what was found.
+    pub(super) fn is_checked(&self) -> bool {
         let mut asked = self.open().flat_map(|(_, asked)| asked.wanted.iter().flatten());
         asked.all(|submission| match &submission.subject {
-            Wanted::Newest { name } => guess.iter().any(|guess| {
-                guess.name == *name && submission.checked_for == Some((guess.id, guess.version))
-            }),
+            Wanted::Newest { name } => {
+                let found = self.pipelines.get(name).map(Found::version);
+                found.is_some() && submission.checked_for == found
+            }
             Wanted::Version { .. } | Wanted::Action { .. } => true,
         })
     }
@@ -126,15 +126,16 @@ impl<'a> Round<'a> {
         (0..self.asked.len()).filter(open).map(|at| (at, &self.asked[at]))
     }
 
-    pub(super) fn found(&mut self, pipelines: Vec<Submittable>) {
-        self.pipelines = pipelines.into_iter().map(|found| (found.name.clone(), found)).collect();
+    pub(super) fn found(&mut self, pipelines: Vec<Found>) {
+        let named = |found: Found| (found.pipeline.name.clone(), found);
+        self.pipelines = pipelines.into_iter().map(named).collect();
     }
 
     /// Accepts or refuses what is open.
-    pub(super) fn decide(&mut self, known: &Known) {
+    pub(super) fn decide(&mut self) {
         let open: Vec<_> = self.open().collect();
         for (at, asked) in open {
-            self.decisions[at] = match new_runs::of(asked, &self.pipelines, known) {
+            self.decisions[at] = match new_runs::of(asked, &self.pipelines) {
                 Ok((runs, reply)) => {
                     if let Some(key) = &mut self.keys[at] {
                         key.answer = json!(reply);

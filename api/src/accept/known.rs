@@ -1,4 +1,4 @@
-//! What is known of pipelines' versions, none of which ever changes: the schema of their inputs.
+//! What is known of pipelines' newest versions, none of which ever changes: the schema of their inputs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,45 @@ use uuid::Uuid;
 
 use crate::submission::{Submission, Wanted};
 
-/// How many schemas are kept compiled. Past that all are forgotten, and compiled anew as they are needed.
+/// How many pipelines are kept. Past that all are forgotten, and looked up anew as they are needed.
 const KEPT: usize = 1_000;
 
-type Version = (Uuid, i32);
-
-/// The schemas of the versions that were submitted here.
-#[derive(Default)]
-pub(crate) struct Known(Mutex<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    schemas: HashMap<Version, Option<Arc<InputSchema>>>,
-    /// What was found under a name when it was last looked up: a guess that the commit checks.
-    newest: HashMap<String, Submittable>,
+/// A pipeline as it was when it was looked up.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) pipeline: Submittable,
+    /// What its inputs are checked against, if anything.
+    schema: Option<Arc<InputSchema>>,
 }
 
+impl Found {
+    pub(super) fn new(pipeline: Submittable, schema: Option<InputSchema>) -> Self {
+        Self { pipeline, schema: schema.map(Arc::new) }
+    }
+
+    /// Its version, which never changes.
+    pub(crate) fn version(&self) -> (Uuid, i32) {
+        (self.pipeline.id, self.pipeline.version)
+    }
+
+    /// What the schema finds wrong with the input, unless that was asked before.
+    pub(crate) fn faults(&self, submission: &Submission) -> Vec<Pointed> {
+        if submission.checked_for == Some(self.version()) {
+            return Vec::new();
+        }
+        let Some(schema) = &self.schema else { return Vec::new() };
+        let at = &submission.input_at;
+        let moved = |fault: Pointed| Pointed::new(format!("{at}{}", fault.pointer), fault.detail);
+        schema.check(&submission.input).into_iter().map(moved).collect()
+    }
+}
+
+/// What was found under the names that were submitted here: a guess that the commit checks.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<HashMap<String, Found>>);
+
 impl Known {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Found>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -36,76 +57,61 @@ impl Known {
     /// since that version may not be the newest any more.
     pub(crate) fn check_ahead(&self, submission: &mut Submission) {
         let Wanted::Newest { name } = &submission.subject else { return };
-        let Some(version) = self.lock().newest.get(name).map(version_of) else { return };
-        if self.faults(version, submission).is_empty() {
-            submission.checked_for = Some(version);
+        let Some(found) = self.lock().get(name).cloned() else { return };
+        if found.faults(submission).is_empty() {
+            submission.checked_for = Some(found.version());
         }
     }
 
     /// What was found under these names when they were last looked up; none unless all could be submitted then.
-    pub(crate) fn guess(&self, names: &[String]) -> Option<Vec<Submittable>> {
+    pub(crate) fn guess(&self, names: &[String]) -> Option<Vec<Found>> {
         let kept = self.lock();
-        let active = |name| kept.newest.get(name).filter(|found| !found.paused).cloned();
+        let active = |name| kept.get(name).filter(|found| !found.pipeline.paused).cloned();
         names.iter().map(active).collect()
     }
 
-    /// What the version's schema finds wrong with the input, unless that was asked before.
-    pub(crate) fn faults(&self, version: Version, submission: &Submission) -> Vec<Pointed> {
-        if submission.checked_for == Some(version) {
-            return Vec::new();
-        }
-        let schema = self.lock().schemas.get(&version).cloned().flatten();
-        let Some(schema) = schema else { return Vec::new() };
-        let at = &submission.input_at;
-        let moved = |fault: Pointed| Pointed::new(format!("{at}{}", fault.pointer), fault.detail);
-        schema.check(&submission.input).into_iter().map(moved).collect()
-    }
-
-    /// Reads and compiles the schemas of the versions that are new here.
-    pub(crate) async fn learn(
+    /// Looks the names up, and reads and compiles the schemas that are new here.
+    pub(crate) async fn look_up(
         &self,
         conn: &mut Connection,
-        found: &[Submittable],
-    ) -> Result<(), store::Error> {
-        for pipeline in found {
-            if !self.renew(pipeline) {
-                let schema = match pipeline.has_schema {
-                    true => pipelines::input_schema(conn, pipeline.id, pipeline.version).await?,
-                    false => None,
-                };
-                // It was compiled when the version was made; one that no longer compiles checks nothing.
-                let schema = schema.as_ref().and_then(|schema| {
-                    let compiled = InputSchema::compile(schema);
-                    compiled
-                        .inspect_err(|faults| tracing::error!(?faults, "a stored schema is broken"))
-                        .ok()
-                });
-                self.keep(pipeline.clone(), schema);
-            }
+        names: &[String],
+    ) -> Result<Vec<Found>, store::Error> {
+        let pipelines = pipelines::submittable(conn, names).await?;
+        let mut all = Vec::with_capacity(pipelines.len());
+        for pipeline in pipelines {
+            let known = self.lock().get(&pipeline.name).cloned();
+            let version = (pipeline.id, pipeline.version);
+            all.push(match known.filter(|known| known.version() == version) {
+                Some(known) => Found { pipeline, ..known },
+                None => read(conn, pipeline).await?,
+            });
         }
-        Ok(())
+        self.keep(names, &all);
+        Ok(all)
     }
 
-    /// Notes what was found, if the version's schema is here.
-    fn renew(&self, pipeline: &Submittable) -> bool {
+    /// Keeps what was found under these names, and forgets those under which nothing was.
+    pub(super) fn keep(&self, names: &[String], found: &[Found]) {
         let mut kept = self.lock();
-        let is_here = kept.schemas.contains_key(&version_of(pipeline));
-        if is_here && kept.newest.get(&pipeline.name) != Some(pipeline) {
-            kept.newest.insert(pipeline.name.clone(), pipeline.clone());
+        for name in names {
+            kept.remove(name);
         }
-        is_here
-    }
-
-    pub(super) fn keep(&self, pipeline: Submittable, schema: Option<InputSchema>) {
-        let mut kept = self.lock();
-        if kept.schemas.len() >= KEPT {
-            *kept = Kept::default();
+        if kept.len() + found.len() > KEPT {
+            kept.clear();
         }
-        kept.schemas.insert(version_of(&pipeline), schema.map(Arc::new));
-        kept.newest.insert(pipeline.name.clone(), pipeline);
+        kept.extend(found.iter().map(|found| (found.pipeline.name.clone(), found.clone())));
     }
 }
 
-fn version_of(pipeline: &Submittable) -> Version {
-    (pipeline.id, pipeline.version)
+async fn read(conn: &mut Connection, pipeline: Submittable) -> Result<Found, store::Error> {
+    let schema = match pipeline.has_schema {
+        true => pipelines::input_schema(conn, pipeline.id, pipeline.version).await?,
+        false => None,
+    };
+    // It was compiled when the version was made; one that no longer compiles checks nothing.
+    let schema = schema.as_ref().and_then(|schema| {
+        let compiled = InputSchema::compile(schema);
+        compiled.inspect_err(|faults| tracing::error!(?faults, "a stored schema is broken")).ok()
+    });
+    Ok(Found::new(pipeline, schema))
 }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use common::store::accept::{NewRun, Subject};
-use common::store::pipelines::Submittable;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::known::Known;
+use super::known::Found;
 use super::{Asked, Reply};
 use crate::error::{ApiError, Kind, Problem};
 use crate::submission::{Submission, Wanted};
@@ -15,11 +14,10 @@ use crate::submission::{Submission, Wanted};
 /// The runs that the request is to get, and what is answered once they are committed.
 pub(super) fn of(
     asked: &Asked,
-    pipelines: &HashMap<String, Submittable>,
-    known: &Known,
+    pipelines: &HashMap<String, Found>,
 ) -> Result<(Vec<NewRun>, Reply), ApiError> {
     let run = |submission: &Submission| {
-        let (subject, lane) = subject(submission, pipelines, known)?;
+        let (subject, lane) = subject(submission, pipelines)?;
         Ok(new_run(asked, submission, subject, lane))
     };
     if !asked.is_list {
@@ -48,8 +46,7 @@ pub(super) fn of(
 /// What to run, and in which lane it starts.
 fn subject(
     submission: &Submission,
-    pipelines: &HashMap<String, Submittable>,
-    known: &Known,
+    pipelines: &HashMap<String, Found>,
 ) -> Result<(Subject, String), ApiError> {
     match &submission.subject {
         Wanted::Action { node, lane } => Ok((Subject::Action { node: node.clone() }, lane.clone())),
@@ -59,16 +56,16 @@ fn subject(
         }
         Wanted::Newest { name } => {
             let found = pipelines.get(name).ok_or_else(|| ApiError::no_pipeline(name))?;
-            let (id, version) = (found.id, found.version);
-            if found.paused {
+            let (id, version) = found.version();
+            if found.pipeline.paused {
                 let detail = format!("The pipeline {name:?} is paused: resume it, then submit.");
                 return Err(ApiError::new(Kind::Paused, detail));
             }
-            let faults = known.faults((id, version), submission);
+            let faults = found.faults(submission);
             if !faults.is_empty() {
                 return Err(ApiError::pointed(faults));
             }
-            Ok((Subject::Pipeline { id, name: name.clone(), version }, found.lane.clone()))
+            Ok((Subject::Pipeline { id, name: name.clone(), version }, found.pipeline.lane.clone()))
         }
     }
 }

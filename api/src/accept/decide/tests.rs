@@ -1,6 +1,8 @@
 use common::pipeline::InputSchema;
+use common::store::pipelines::Submittable;
 
 use super::*;
+use crate::accept::known::Known;
 use crate::submission::Submission;
 
 fn action() -> Submission {
@@ -30,10 +32,6 @@ fn asked(wanted: Vec<Submission>, key: Option<(&str, &str)>, is_list: bool) -> A
     }
 }
 
-fn round(asked: &[Asked]) -> Round<'_> {
-    Round::of(asked)
-}
-
 fn nightly(paused: bool) -> Submittable {
     Submittable {
         id: uuid::Uuid::from_u128(1),
@@ -61,9 +59,9 @@ fn the_same_key_in_one_batch_is_one_run_and_with_another_body_none() {
         echo(Some(("k", "another"))),
         echo(None),
     ];
-    let mut round = round(&asked);
+    let mut round = Round::of(&asked);
     assert_eq!(round.keys().count(), 1, "what repeats asks for nothing");
-    round.decide(&Known::default());
+    round.decide();
     let claimed = round.new_keys().into_iter().map(id_of).collect();
     round.keep_claimed(&claimed);
     assert_eq!(round.runs().len(), 2);
@@ -76,7 +74,7 @@ fn the_same_key_in_one_batch_is_one_run_and_with_another_body_none() {
 #[test]
 fn a_key_that_was_answered_before_gets_that_answer_and_no_run() {
     let asked = [echo(Some(("k", "body"))), echo(Some(("l", "another")))];
-    let mut round = round(&asked);
+    let mut round = Round::of(&asked);
     let given = |key: &str| Given {
         principal: "ada".into(),
         route: "POST /v1/actions".into(),
@@ -86,7 +84,7 @@ fn a_key_that_was_answered_before_gets_that_answer_and_no_run() {
     };
     round.answer_given(&[given("k"), given("l")]);
     assert!(!round.has_keys());
-    round.decide(&Known::default());
+    round.decide();
     assert!(round.runs().is_empty());
     let answers = round.into_answers();
     assert_eq!(run_of(&answers[0]), "earlier");
@@ -96,8 +94,8 @@ fn a_key_that_was_answered_before_gets_that_answer_and_no_run() {
 #[test]
 fn a_key_that_was_claimed_elsewhere_in_between_loses_its_run() {
     let asked = [echo(Some(("k", "body"))), echo(None)];
-    let mut round = round(&asked);
-    round.decide(&Known::default());
+    let mut round = Round::of(&asked);
+    round.decide();
     round.keep_claimed(&HashSet::new());
     assert_eq!(round.runs().len(), 1, "the run without a key is not concerned");
     assert!(round.lost_any());
@@ -112,25 +110,26 @@ fn a_key_that_was_claimed_elsewhere_in_between_loses_its_run() {
     assert_eq!(run_of(&round.into_answers()[0]), "the other's");
 }
 
+fn found(paused: bool) -> Found {
+    let schema = InputSchema::compile(&json!({"required": ["day"]})).expect("a schema");
+    Found::new(nightly(paused), Some(schema))
+}
+
 #[test]
 fn unknown_paused_and_invalid_are_refused_each_for_itself() {
-    let known = Known::default();
-    let schema = InputSchema::compile(&json!({"required": ["day"]})).expect("a schema");
-    known.keep(nightly(false), Some(schema));
-
     let asked = [of_pipeline(json!({})), of_pipeline(json!({"day": 1}))];
-    let answers = |found: Vec<Submittable>| {
-        let mut round = round(&asked);
+    let answers = |found: Vec<Found>| {
+        let mut round = Round::of(&asked);
         assert_eq!(round.names(), ["nightly"]);
         round.found(found);
-        round.decide(&known);
+        round.decide();
         round.into_answers()
     };
     let unknown = answers(Vec::new());
     assert_eq!(kind_of(&unknown[1]), Kind::Unknown);
-    let paused = answers(vec![nightly(true)]);
+    let paused = answers(vec![found(true)]);
     assert_eq!(kind_of(&paused[1]), Kind::Paused);
-    let found = answers(vec![nightly(false)]);
+    let found = answers(vec![found(false)]);
     assert_eq!(kind_of(&found[0]), Kind::Invalid);
     assert_eq!(found[1].as_ref().expect("it was accepted").body["version"], 3);
 }
@@ -139,27 +138,54 @@ fn unknown_paused_and_invalid_are_refused_each_for_itself() {
 fn a_guess_has_to_be_of_all_pipelines_and_every_input_checked_for_it() {
     let known = Known::default();
     let names = ["nightly".to_owned()];
-    assert_eq!(known.guess(&names), None, "it was never looked up");
-    let schema = InputSchema::compile(&json!({"required": ["day"]})).expect("a schema");
-    known.keep(nightly(false), Some(schema));
-    assert_eq!(known.guess(&names), Some(vec![nightly(false)]));
-    assert_eq!(known.guess(&["nightly".to_owned(), "weekly".to_owned()]), None);
+    let versions = |names: &[String]| {
+        let guess = known.guess(names)?;
+        Some(guess.iter().map(|found| found.pipeline.version).collect::<Vec<_>>())
+    };
+    assert_eq!(versions(&names), None, "it was never looked up");
+    known.keep(&names, &[found(false)]);
+    assert_eq!(versions(&names), Some(vec![3]));
+    assert_eq!(versions(&["nightly".to_owned(), "weekly".to_owned()]), None);
 
     let checked = |input| {
         let mut asked = of_pipeline(input);
         asked.wanted.iter_mut().flatten().for_each(|submission| known.check_ahead(submission));
         asked
     };
-    let fits =
-        |asked: &[Asked], version| round(asked).fits(&[Submittable { version, ..nightly(false) }]);
+    let fits = |asked: &[Asked], version| {
+        let mut round = Round::of(asked);
+        round.found(vec![Found::new(Submittable { version, ..nightly(false) }, None)]);
+        round.is_checked()
+    };
     let (right, wrong) = (json!({"day": 1}), json!({}));
     assert!(fits(&[checked(right.clone())], 3));
     assert!(!fits(&[checked(right.clone())], 4), "it was checked for another version");
     assert!(!fits(&[checked(right.clone()), checked(wrong)], 3), "one of them may be refused");
     assert!(!fits(&[of_pipeline(right)], 3), "it was not checked yet");
 
-    known.keep(nightly(true), None);
-    assert_eq!(known.guess(&names), None, "it was paused when it was last looked up");
+    known.keep(&names, &[found(true)]);
+    assert_eq!(versions(&names), None, "it was paused when it was last looked up");
+    known.keep(&names, &[found(false)]);
+    known.keep(&names, &[]);
+    assert_eq!(versions(&names), None, "it was gone when it was last looked up");
+}
+
+/// What is looked up for a batch serves that batch, however much has to be forgotten for it.
+#[test]
+fn an_input_is_checked_though_its_schema_was_forgotten_meanwhile() {
+    let known = Known::default();
+    known.keep(&["nightly".to_owned()], &[found(false)]);
+    let kept = known.guess(&["nightly".to_owned()]).expect("it is kept");
+    let others: Vec<Found> = (0..1_000)
+        .map(|n| Found::new(Submittable { name: format!("p{n}"), ..nightly(false) }, None))
+        .collect();
+    known.keep(&[], &others);
+    assert!(known.guess(&["nightly".to_owned()]).is_none(), "it was forgotten");
+    let asked = [of_pipeline(json!({}))];
+    let mut round = Round::of(&asked);
+    round.found(kept);
+    round.decide();
+    assert_eq!(kind_of(&round.into_answers()[0]), Kind::Invalid);
 }
 
 #[test]
@@ -167,8 +193,8 @@ fn a_list_is_answered_item_by_item() {
     let submissions =
         vec![action(), Submission::of_pipeline("gone".into(), json!({})).expect("it is right")];
     let asked = [asked(submissions, None, true)];
-    let mut round = round(&asked);
-    round.decide(&Known::default());
+    let mut round = Round::of(&asked);
+    round.decide();
     assert_eq!(round.runs().len(), 1);
     let answers = round.into_answers();
     let body = &answers[0].as_ref().expect("it was accepted").body;
