@@ -63,7 +63,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let (hints, arrivals) = mpsc::channel(HINTS);
     let look = Look::new(broker.clone());
     let (listening, _) = HintListener::start(broker, hints, stopping.clone());
-    let watch = Watch::default();
+    let watch = Watch::new(listening.clone());
     tokio::spawn(watch.clone().run(pool.clone(), arrivals, stopping.clone()));
 
     let statuses = vec![outbox.publisher().status(), listening];

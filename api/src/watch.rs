@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::broker::{Hint, HintKind};
+use common::broker::{Hint, HintKind, Status};
 use common::store::{self, Pool, events};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -30,8 +30,12 @@ pub(crate) enum For {
 const FRESH: Duration = Duration::from_millis(100);
 
 /// The runs that are waited for.
-#[derive(Clone, Default)]
-pub(crate) struct Watch(Arc<Mutex<Runs>>);
+#[derive(Clone)]
+pub(crate) struct Watch {
+    runs: Arc<Mutex<Runs>>,
+    /// Whether hints come.
+    listening: watch::Receiver<Status>,
+}
 
 #[derive(Default)]
 struct Runs {
@@ -73,8 +77,12 @@ struct Watched {
 }
 
 impl Watch {
+    pub(crate) fn new(listening: watch::Receiver<Status>) -> Self {
+        Self { runs: Arc::default(), listening }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Runs> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes runs that are committed, before anybody else can know of them.
@@ -83,10 +91,11 @@ impl Watch {
         runs.for_each(|run| all.fresh.add(run, now));
     }
 
-    /// Whether the run was accepted here a moment ago, and has not ended since. A waiter that was registered before this
-    /// was asked is woken by its end.
+    /// Whether the run was accepted here a moment ago, and has not ended since, as far as hints tell: a waiter that was
+    /// registered before this was asked is woken by its end.
     pub(crate) fn is_fresh(&self, run: Uuid) -> bool {
-        self.lock().fresh.has(run, Instant::now())
+        let heard = *self.listening.borrow() == Status::Connected;
+        heard && self.lock().fresh.has(run, Instant::now())
     }
 
     /// Registers a waiter; what happens from now on wakes it. It is forgotten when it is dropped.
@@ -191,13 +200,18 @@ mod tests {
 
     use super::*;
 
+    fn watch() -> (watch::Sender<Status>, Watch) {
+        let (sender, listening) = watch::channel(Status::Connected);
+        (sender, Watch::new(listening))
+    }
+
     fn is_woken(waiter: &Waiter) -> bool {
         waiter.woken().now_or_never().is_some()
     }
 
     #[test]
     fn who_waits_for_the_end_sleeps_through_changes() {
-        let watch = Watch::default();
+        let (_, watch) = watch();
         let (run, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let end = watch.wait_for(run, For::End);
         let change = watch.wait_for(run, For::Change);
@@ -212,7 +226,7 @@ mod tests {
 
     #[test]
     fn nobody_is_kept_who_no_longer_waits() {
-        let watch = Watch::default();
+        let (_, watch) = watch();
         let run = Uuid::from_u128(1);
         let one = watch.wait_for(run, For::End);
         let two = watch.wait_for(run, For::End);
@@ -234,10 +248,12 @@ mod tests {
         assert!(!fresh.has(b, now + FRESH * 2));
         assert!(fresh.open.is_empty() && fresh.since.is_empty(), "nothing is kept for long");
 
-        let watch = Watch::default();
+        let (status, watch) = watch();
         watch.accepted([a, b].into_iter());
         watch.wake(a, false);
         watch.wake(b, true);
         assert!(watch.is_fresh(a) && !watch.is_fresh(b), "a change is no end");
+        status.send_replace(Status::Disconnected);
+        assert!(!watch.is_fresh(a), "who hears nothing knows nothing");
     }
 }

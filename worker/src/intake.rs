@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::broker::{Delivery, REPLIES};
 use common::job::{Job, Task};
+use common::run::RunState;
 use common::store::claim::Claim;
 use common::store::start::Start;
 use common::store::waits::children::End;
@@ -133,8 +134,11 @@ pub(crate) async fn break_off(
 ) -> Result<(), Arc<store::Error>> {
     tracing::error!(why, "the run cannot go on");
     let mut tx = worker.core.pool.begin().await?;
-    stop::break_off(&mut tx, run, why).await?;
+    let ended = stop::break_off(&mut tx, run, why).await?;
     tx.commit().await?;
+    if ended {
+        worker.core.announce(Vec::new(), vec![(run, RunState::Failed)]);
+    }
     Ok(())
 }
 
