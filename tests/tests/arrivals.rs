@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::advance::Verdict;
 use common::context::{RunContext, RunRow};
+use common::run::StopReason;
 use common::store::accept::{self, NewRun, Subject};
 use common::store::claim::Claimed;
 use common::store::definitions::Definitions;
@@ -13,10 +15,12 @@ use common::store::record::arrival::{self, Arrival};
 use common::store::record::direct::{self, Known};
 use common::store::record::{self, Outcome, Record, RecordAnswer};
 use common::store::start::{self, Start};
+use common::store::stop;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tests::database::Database;
 use tests::servers::Servers;
+use tests::wait::{eventually, seen};
 use uuid::Uuid;
 
 const WORKER: Uuid = Uuid::from_u128(7);
@@ -261,6 +265,73 @@ async fn what_the_rows_do_not_confirm_is_left_to_the_longer_way() {
     let stop = "update runs set state = 'cancelling', stop_reason = 'cancel' where id = ";
     bench.database.execute(&format!("{stop} '{run}'")).await;
     assert_eq!(bench.arrive(&arrivals(&branches[..1]), all()).await, [None]);
+}
+
+/// Who waits for the run's lock counts on from what it finds once it has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_arrival_that_waited_for_the_run_counts_on_from_what_it_finds_then() {
+    for (width, stops, expected) in
+        [(3, false, Some(vec![])), (2, false, Some(vec!["join".to_owned()])), (2, true, None)]
+    {
+        let mut bench = Bench::new(width).await;
+        let (run, branches) = bench.begun().await;
+        let mut other = PgConnection::connect(bench.database.url()).await.expect("a session");
+        let mut tx = other.begin().await.expect("a transaction");
+        if stops {
+            stop::stop(&mut tx, run, StopReason::Cancel).await.expect("stopped");
+        } else {
+            let first = record::record(&mut tx, &[completed(&branches[0])], all(), 100).await;
+            assert!(matches!(first.expect("recorded").answers[0], RecordAnswer::Recorded(_)));
+        }
+        let pool = bench.database.pool().clone();
+        let released = async move {
+            let waits = "select count(*) from pg_stat_activity
+                         where datname = current_database() and wait_event_type = 'Lock'";
+            eventually(Duration::from_secs(10), "a statement that waits for the run", async || {
+                let waiting: i64 =
+                    sqlx::query_scalar(waits).fetch_one(&pool).await.expect("a count");
+                seen(waiting > 0, waiting)
+            })
+            .await;
+            tx.commit().await.expect("committed");
+        };
+        let second = arrivals(&branches[1..2]);
+        let (answers, ()) = tokio::join!(bench.arrive(&second, all()), released);
+        assert_eq!(answers, [expected]);
+        if !stops {
+            assert_eq!(bench.join(run).await.2, i32::try_from(width).expect("small") - 2);
+            bench.assert_numbered(run).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outputs_are_stored_as_they_are() {
+    let mut bench = Bench::new(4).await;
+    let (run, branches) = bench.begun().await;
+    let outputs = [Value::Null, json!("a \"b\" \\ c"), json!({"n": 1.50, "l": [null, {}]})];
+    let with = |(claimed, output): (&Claimed, &Value)| {
+        let outcome =
+            Outcome::Completed { text: output.to_string(), output: Arc::new(output.clone()) };
+        let record = Record { outcome, ..completed(claimed).as_ref().clone() };
+        Arrival::of(&Arc::new(record)).expect("it leads to a join")
+    };
+    let items: Vec<Arrival> = branches.iter().zip(&outputs).map(with).collect();
+    assert_eq!(bench.arrive(&items, all()).await, [none(), none(), none()]);
+    let stored: Vec<Option<Value>> = sqlx::query_scalar(
+        "select output from node_runs where run_id = $1 and state = 'completed' and node <> 'root' order by node",
+    )
+    .bind(run)
+    .fetch_all(bench.database.pool())
+    .await
+    .expect("outputs");
+    let order: Vec<usize> = {
+        let mut order: Vec<usize> = (0..3).collect();
+        order.sort_by_key(|ix| branches[*ix].id().to_owned());
+        order
+    };
+    let expected: Vec<_> = order.into_iter().map(|ix| Some(outputs[ix].clone())).collect();
+    assert_eq!(stored, expected);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -71,18 +73,18 @@ struct Columns<'a> {
     counts: Vec<i32>,
     /// Whether this worker goes on with the join, if these are the last.
     keeps: Vec<bool>,
-    records: Records<'a>,
+    records: Vec<Vec<Row<'a>>>,
 }
 
-#[derive(Default)]
-struct Records<'a> {
-    runs: Vec<Uuid>,
-    nodes: Vec<&'a str>,
-    attempts: Vec<i32>,
-    jobs: Vec<Uuid>,
-    outputs: Vec<&'a str>,
+/// A record, as its run's row has it.
+#[derive(Serialize)]
+struct Row<'a> {
+    node: &'a str,
+    attempt: i32,
+    job_id: Uuid,
+    output: &'a RawValue,
     /// The how-manieth of its run it is, from 1.
-    numbers: Vec<i64>,
+    number: i64,
 }
 
 /// Records what still runs under its fence, in runs that go on; in one statement, which commits by itself.
@@ -108,6 +110,7 @@ pub async fn record(
             columns.joins.push(item.node(item.join));
             columns.counts.push(0);
             columns.keeps.push(keeps);
+            columns.records.push(Vec::new());
             Group { first: item, keeps, places: HashMap::new() }
         });
         let node = item.node(item.record.node);
@@ -116,15 +119,18 @@ pub async fn record(
             continue;
         }
         group.places.insert(node, place);
-        if let Some(count) = columns.counts.last_mut() {
+        if let (Some(count), Some(records)) =
+            (columns.counts.last_mut(), columns.records.last_mut())
+        {
             *count += 1;
+            records.push(Row {
+                node,
+                attempt: item.record.attempt,
+                job_id: item.record.job,
+                output: serde_json::from_str(text).map_err(unencodable)?,
+                number: group.places.len() as i64,
+            });
         }
-        columns.records.runs.push(run);
-        columns.records.nodes.push(node);
-        columns.records.attempts.push(item.record.attempt);
-        columns.records.jobs.push(item.record.job);
-        columns.records.outputs.push(text);
-        columns.records.numbers.push(group.places.len() as i64);
     }
     let mut recorded = Recorded::default();
     recorded.answers.resize(items.len(), None);
@@ -160,47 +166,60 @@ struct Arrived {
     goes_on: bool,
 }
 
+fn unencodable(error: serde_json::Error) -> sqlx::Error {
+    sqlx::Error::Encode(error.into())
+}
+
 /// Both the run and the join are locked before the counter is read, so that it is the newest. Whether the join is
-/// complete shows by the node runs whose fence held; that it may be is decided before, with all of them in mind.
+/// complete shows by the node runs whose fence held; that it may be is decided before, with all of them in mind. Each part
+/// walks the rows of the one before, and the bounds of `number` tell the planner that there are few, as in the other
+/// direct records. An output that is null is none once it was a field of a record.
 async fn write(
     conn: &mut PgConnection,
     columns: &Columns<'_>,
     owner: Option<Uuid>,
 ) -> Result<Vec<Arrived>, sqlx::Error> {
+    let records: Vec<String> = columns
+        .records
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<_, _>>()
+        .map_err(unencodable)?;
     sqlx::query_as!(
         Arrived,
         r#"with locked as (
                select a.*, r.seq, j.open_in, clock_timestamp() as now
-               from unnest($1::uuid[], $2::text[], $3::int[], $4::bool[]) as a (run_id, target, count, keeps)
+               from unnest($1::uuid[], $2::text[], $3::int[], $4::bool[], $5::text[])
+                   as a (run_id, target, count, keeps, records)
                join runs as r on r.id = a.run_id
                join node_runs as j on j.run_id = a.run_id and j.node = a.target
                where r.state = 'running' and j.state = 'pending'
                    and (j.open_in > a.count or (a.keeps and not j.broken_in and j.error is null))
                order by a.run_id for no key update of r, j
            ),
+           records as materialized (
+               select l.run_id, l.target, l.seq + e.number as at, l.seq + l.count as seq, l.open_in, l.now, e.*
+               from locked as l, jsonb_to_recordset(l.records::jsonb)
+                   as e (node text, attempt int, job_id uuid, output jsonb, number bigint)
+               where e.number between 0 and 4611686018427387904
+           ),
            done as (
-               update node_runs as n set state = 'completed', output = e.output::jsonb, error = null,
-                   seq = l.seq + e.number, finished_at = l.now
-               from unnest($5::uuid[], $6::text[], $7::int[], $8::uuid[], $9::text[], $10::bigint[])
-                       as e (run_id, node, attempt, job_id, output, number)
-                   join locked as l on l.run_id = e.run_id
+               update node_runs as n set state = 'completed', output = coalesce(e.output, 'null'), error = null,
+                   seq = e.at, finished_at = e.now
+               from records as e
                where n.run_id = e.run_id and n.node = e.node and n.state = 'running' and n.attempt = e.attempt
-               returning n.run_id, n.node, e.job_id
+               returning e.run_id, e.target, e.seq, e.open_in, e.now, e.node, e.job_id
            ),
            arrived as (
-               select l.run_id, l.target, l.now, l.seq + l.count as seq, l.open_in - d.count as open, d.node, d.job_id
-               from (
-                       select run_id, count(*)::int as count, min(node) as node,
-                           (array_agg(job_id order by node))[1] as job_id
-                       from done group by run_id
-                   ) as d
-                   join locked as l on l.run_id = d.run_id
+               select run_id, target, seq, now, open_in - count(*)::int as open,
+                   (array_agg(job_id order by node))[1] as job_id
+               from done group by run_id, target, seq, now, open_in
            ),
            joined as (
                update node_runs as j set seq = a.seq + 1, open_in = a.open, taken_in = a.open > 0,
                    state = case when a.open > 0 then j.state else 'running' end,
                    attempt = case when a.open > 0 then j.attempt else 1 end,
-                   owner = case when a.open > 0 then j.owner else $11 end,
+                   owner = case when a.open > 0 then j.owner else $6 end,
                    job_id = case when a.open > 0 then j.job_id else a.job_id end,
                    queued_at = case when a.open > 0 then j.queued_at else a.now end,
                    started_at = case when a.open > 0 then j.started_at else a.now end
@@ -210,18 +229,14 @@ async fn write(
            counted as (
                update runs as r set seq = a.seq + 2 from arrived as a where r.id = a.run_id
            )
-           select d.run_id, d.node, a.open = 0 and d.node = a.node as "goes_on!"
-           from done as d join arrived as a on a.run_id = d.run_id"#,
+           select run_id as "run_id!", node as "node!",
+               open_in = count(*) over of_run and node = min(node) over of_run as "goes_on!"
+           from done window of_run as (partition by run_id)"#,
         &columns.runs,
         &columns.joins as &[&str],
         &columns.counts,
         &columns.keeps,
-        &columns.records.runs,
-        &columns.records.nodes as &[&str],
-        &columns.records.attempts,
-        &columns.records.jobs,
-        &columns.records.outputs as &[&str],
-        &columns.records.numbers,
+        &records,
         owner
     )
     .fetch_all(conn)
