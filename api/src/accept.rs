@@ -137,11 +137,17 @@ impl Work for Accepting {
 
     async fn commit(&mut self, asked: &[Asked]) -> Result<Vec<Self::Answer>, store::Error> {
         let mut conn = self.own.take().await?;
-        if let Some(answers) = self.commit_guessed(&mut conn, asked).await? {
-            conn.keep();
-            return Ok(answers);
-        }
         let mut round = Round::of(asked);
+        if let Some(newest) = self.guess(&mut round) {
+            round.decide();
+            let rows = accept::accept_if_newest(&mut conn, &round.runs(), &newest).await?;
+            if let Some(rows) = rows {
+                self.publish(rows).await;
+                conn.keep();
+                return Ok(round.into_answers());
+            }
+            round = Round::of(asked);
+        }
         if round.has_keys() {
             round.answer_given(&idempotency::given(&mut conn, round.keys()).await?);
         }
@@ -172,29 +178,17 @@ impl Work for Accepting {
 }
 
 impl Accepting {
-    /// Takes the pipelines to be as they were when they were last looked up, and lets the statement that writes make
-    /// sure: a look less. None where it was not so, or where there is more to ask.
-    async fn commit_guessed(
-        &self,
-        conn: &mut store::Connection,
-        asked: &[Asked],
-    ) -> Result<Option<Vec<Result<Reply, ApiError>>>, store::Error> {
-        let mut round = Round::of(asked);
+    /// Takes the pipelines to be as they were when they were last looked up: a look less, since the statement that writes
+    /// makes sure of these versions. None where there is more to ask, or an input to be checked.
+    fn guess(&self, round: &mut Round<'_>) -> Option<Vec<(Uuid, i32)>> {
         let names = round.names();
         if round.has_keys() || names.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let Some(guess) = self.known.guess(&names) else { return Ok(None) };
-        let newest: Vec<_> = guess.iter().map(Found::version).collect();
+        let guess = self.known.guess(&names)?;
+        let newest = guess.iter().map(Found::version).collect();
         round.found(guess);
-        if !round.is_checked() {
-            return Ok(None);
-        }
-        round.decide();
-        let rows = accept::accept_if_newest(conn, &round.runs(), &newest).await?;
-        let Some(rows) = rows else { return Ok(None) };
-        self.publish(rows).await;
-        Ok(Some(round.into_answers()))
+        round.is_checked().then_some(newest)
     }
 
     /// Publishes what has just been committed.

@@ -56,7 +56,7 @@ pub struct Version {
 }
 
 /// What a submission needs to know of a pipeline's newest version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Submittable {
     /// The pipeline.
     pub id: Uuid,
