@@ -70,7 +70,6 @@ struct Group<'a> {
 struct Columns<'a> {
     runs: Vec<Uuid>,
     joins: Vec<&'a str>,
-    counts: Vec<i32>,
     /// Whether this worker goes on with the join, if these are the last.
     keeps: Vec<bool>,
     records: Vec<Vec<Row<'a>>>,
@@ -108,7 +107,6 @@ pub async fn record(
             let keeps = item.keeps(keeping);
             columns.runs.push(run);
             columns.joins.push(item.node(item.join));
-            columns.counts.push(0);
             columns.keeps.push(keeps);
             columns.records.push(Vec::new());
             Group { first: item, keeps, places: HashMap::new() }
@@ -119,10 +117,7 @@ pub async fn record(
             continue;
         }
         group.places.insert(node, place);
-        if let (Some(count), Some(records)) =
-            (columns.counts.last_mut(), columns.records.last_mut())
-        {
-            *count += 1;
+        if let Some(records) = columns.records.last_mut() {
             records.push(Row {
                 node,
                 attempt: item.record.attempt,
@@ -179,6 +174,7 @@ async fn write(
     columns: &Columns<'_>,
     owner: Option<Uuid>,
 ) -> Result<Vec<Arrived>, sqlx::Error> {
+    let counts: Vec<i32> = columns.records.iter().map(|rows| rows.len() as i32).collect();
     let records: Vec<String> = columns
         .records
         .iter()
@@ -234,7 +230,7 @@ async fn write(
            from done window of_run as (partition by run_id)"#,
         &columns.runs,
         &columns.joins as &[&str],
-        &columns.counts,
+        &counts,
         &columns.keeps,
         &records,
         owner
