@@ -261,7 +261,7 @@ async fn an_open_letter_keeps_its_run() {
     client.wait(text(&again, "id")).await.expect("failed");
     let plain = client.action("echo", json!({})).await;
     client.wait(&plain).await.expect("completed");
-    let old = "update runs set finished_at = finished_at - interval '2 days' where id::text <> ";
+    let old = "update runs set created_at = created_at - interval '2 days', finished_at = finished_at - interval '2 days' where id::text <> ";
     fleet.database().execute(&format!("{old} '{}'", text(&again, "id"))).await;
 
     fleet.add(Role::Scheduler, &[("GATHERING_RETENTION", "1d")]);

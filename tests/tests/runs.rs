@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::fleet::{FleetOptions, Role, TestFleet};
 use tests::http_target::HttpTarget;
+use tests::wait::{eventually, seen};
 
 use crate::definitions::*;
 
@@ -246,6 +247,47 @@ async fn lists_filter_and_page() {
         let problem = client.get(&format!("/v1/runs?{wrong}")).await.problem(422);
         let parameter = wrong.split('=').next().expect("a name");
         assert!(problem.to_string().contains(parameter), "{problem}");
+    }
+    fleet.finish().await;
+}
+
+/// A slice of both walks is eight runs long at first.
+#[tokio::test]
+async fn what_ended_leaves_the_walk_of_the_open_and_is_pruned_beside_what_goes_on() {
+    let mut fleet = TestFleet::start(FleetOptions { schedulers: 0, ..Default::default() }).await;
+    let client = fleet.client();
+    let (mut open, mut ended) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let delayed = json!({"action": "echo", "input": {}, "delay": "24h"});
+        open.push(client.action_with(delayed).await);
+        ended.push(client.action("echo", json!({})).await);
+    }
+    for id in &ended {
+        client.wait(id).await.expect("completed");
+    }
+    let walked = "select count(*) from open_runs";
+    assert_eq!(fleet.database().count(walked).await, 20);
+    open.reverse();
+    assert_eq!(ids(&client.list("/v1/runs?state=queued&limit=3").await), open);
+
+    let age = "update runs set created_at = created_at - interval '2 days', finished_at = finished_at - interval '2 days'";
+    fleet.database().execute(age).await;
+    let young = client.action("echo", json!({})).await;
+    client.wait(&young).await.expect("completed");
+    fleet.add(Role::Scheduler, &[("GATHERING_RETENTION", "1d")]);
+    eventually(Duration::from_secs(20), "what ended to be forgotten", async || {
+        let counts = (
+            fleet.database().count(walked).await,
+            fleet.database().count("select count(*) from runs").await,
+        );
+        seen(counts == (10, 11), counts)
+    })
+    .await;
+    client.run(&young).await.expect("completed");
+    assert_eq!(ids(&client.list("/v1/runs?state=queued").await), open);
+    for id in &open {
+        client.cancel(id).await;
+        client.wait(id).await.expect("cancelled");
     }
     fleet.finish().await;
 }

@@ -137,6 +137,8 @@ async fn write(
                     created_by, rerun_of, keep_completed, traceparent,
                     case when delay is null then clock_timestamp() end
              from arriving
+         ), open as (
+             insert into open_runs (run_id) select id from arriving
          ), delayed as (
              insert into timers (run_id, kind, due_at)
              select id, 'start', clock_timestamp() + make_interval(secs => delay) from arriving where delay is not null

@@ -71,7 +71,18 @@ pub struct WorkerSeen {
     pub is_locked: bool,
 }
 
-/// The next `limit` runs past `after` that have not ended.
+/// A slice of the walk through the runs that have not ended.
+#[derive(Debug)]
+pub struct Slice {
+    /// These have not ended.
+    pub runs: Vec<OpenRun>,
+    /// These have, or are gone: see [`forget`].
+    pub ended: Vec<Uuid>,
+    /// Where the next slice begins; none at the end of the walk.
+    pub next: Option<Uuid>,
+}
+
+/// The next slice past `after`: `limit` runs, of which some may have ended since the last walk.
 ///
 /// Here and below, `(select true … limit 1)` stands for `exists (…)`, which the planner may turn into one look at the
 /// whole table.
@@ -79,10 +90,10 @@ pub async fn open_runs(
     conn: &mut PgConnection,
     after: Uuid,
     limit: i64,
-) -> Result<Vec<OpenRun>, sqlx::Error> {
-    sqlx::query_as!(
-        OpenRun,
-        r#"select r.id, r.state as "state: RunState", r.seq, r.lane, r.queued_at,
+) -> Result<Slice, sqlx::Error> {
+    let seen = sqlx::query!(
+        r#"select o.run_id as id, case when r.finished_at is null then r.state end as "state: RunState",
+                  r.seq as "seq?", r.lane as "lane?", r.queued_at as "queued_at?",
                   coalesce(r.queued_at < clock_timestamp() - interval '15 s', false) as "is_old!",
                   coalesce(case when r.queued_at is null then (
                       select true from timers t
@@ -94,14 +105,39 @@ pub async fn open_runs(
                       when 'cancelling' then (
                           select true from node_runs n where n.run_id = r.id and n.state = 'running' limit 1)
                   end, false) as "is_live!"
-           from runs r
-           where r.finished_at is null and r.id > $1
-           order by r.id limit $2"#,
+           from open_runs o left join runs r on r.id = o.run_id
+           where o.run_id > $1
+           order by o.run_id limit $2"#,
         after,
         limit
     )
     .fetch_all(conn)
-    .await
+    .await?;
+    let next = if seen.len() < limit as usize { None } else { seen.last().map(|row| row.id) };
+    let mut slice = Slice { runs: Vec::new(), ended: Vec::new(), next };
+    for row in seen {
+        let (Some(state), Some(seq), Some(lane)) = (row.state, row.seq, row.lane) else {
+            slice.ended.push(row.id);
+            continue;
+        };
+        slice.runs.push(OpenRun {
+            id: row.id,
+            state,
+            seq,
+            lane,
+            queued_at: row.queued_at,
+            is_old: row.is_old,
+            has_timer: row.has_timer,
+            is_live: row.is_live,
+        });
+    }
+    Ok(slice)
+}
+
+/// Takes runs out of the walk that were seen to have ended: what has ended does not go on.
+pub async fn forget(conn: &mut PgConnection, ended: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query!("delete from open_runs where run_id = any($1)", ended).execute(conn).await?;
+    Ok(())
 }
 
 /// The doubtful node runs of `runs`, where `alive` are the workers known to be alive.

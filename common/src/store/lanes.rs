@@ -27,7 +27,9 @@ pub struct Lane {
 pub async fn list(pool: &PgPool) -> Result<(Vec<Lane>, bool), sqlx::Error> {
     let mut tx = pool.begin().await?;
     let open = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from (select from runs where finished_at is null limit $1) as open"#,
+        r#"select count(*) as "count!" from (
+               select from open_runs as o join runs as r on r.id = o.run_id where r.finished_at is null limit $1
+           ) as open"#,
         MOST_RUNS + 1
     )
     .fetch_one(&mut *tx)
@@ -35,7 +37,8 @@ pub async fn list(pool: &PgPool) -> Result<(Vec<Lane>, bool), sqlx::Error> {
     let lanes = sqlx::query_as!(
         Lane,
         r#"with open as materialized (
-               select id, state, lane, queued_at from runs where finished_at is null order by id limit $1
+               select r.id, r.state, r.lane, r.queued_at from open_runs as o join runs as r on r.id = o.run_id
+               where r.finished_at is null order by o.run_id limit $1
            ), work as (
                select o.lane, 1 as queued_runs, 0 as queued, 0 as running from open as o
                where o.state = 'queued' and o.queued_at is not null

@@ -3,68 +3,65 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::clock::Instant;
-
 /// What a slice has done.
 #[derive(Debug, Clone, Copy)]
 pub struct Pruned {
     /// Runs that are gone.
     pub runs: u64,
-    /// Where the next slice begins; none when nothing is left to prune for now.
-    pub next: Option<Place>,
+    /// The next slice begins after this one; none when nothing is left to prune for now.
+    pub next: Option<Uuid>,
 }
 
-/// A place in the order in which runs ended.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Place {
-    finished_at: Instant,
-    run: Uuid,
-}
-
-/// Runs that one slice deletes at the most, and answers.
+/// Runs that one slice looks at, at the most, and answers.
 const SLICE: i64 = 500;
 
-/// Deletes a slice of the runs that ended more than `retention_s` seconds ago, and of all that belongs to them:
+/// Deletes what ended more than `retention_s` seconds ago among the next runs after `after`, and all that belongs to it:
 /// `limit` node runs, attempts or lines that they printed, at the most. A run goes last, so that what a slice leaves is
 /// found again. Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed
 /// over; so is what a run has started that goes on: its answer is read from there.
+///
+/// It goes by id, which is in the order of time, up to what was accepted less than `retention_s` seconds ago: a run has
+/// ended after it was accepted. What was accepted before, and goes on, is passed over.
 pub async fn runs(
     conn: &mut PgConnection,
     retention_s: f64,
     limit: i64,
-    from: Place,
+    after: Uuid,
 ) -> Result<Pruned, sqlx::Error> {
-    let ended = sqlx::query!(
-        r#"select r.id, r.finished_at as "finished_at!", (r.state in ('failed', 'timed_out') and exists (
-               select from dead_letters d
-               where d.run_id = r.id and d.dismissed_at is null
-                   and (d.redriven_at is null or d.redriven_at > clock_timestamp() - $1 * interval '1 s')
-           )) or exists (
-               -- What a run has started stays until that one has ended: its answer is read from there.
-               select from children as c join runs as p on p.id = c.parent_id
-               where c.run_id = r.id and p.finished_at is null
-           ) as "kept!"
-           from runs r
-           where r.finished_at < (select clock_timestamp() - $1 * interval '1 s')
-               and (r.finished_at, r.id) > ($3, $4)
-           order by r.finished_at, r.id limit $2"#,
+    let limit_of_runs = limit.min(SLICE);
+    let seen = sqlx::query!(
+        r#"with since as materialized (select clock_timestamp() - $1 * interval '1 s' as at)
+           select r.id, r.created_at >= (select at from since) as "is_young!",
+                  case when r.finished_at < (select at from since) then not (r.state in ('failed', 'timed_out') and exists (
+                      select from dead_letters d
+                      where d.run_id = r.id and d.dismissed_at is null
+                          and (d.redriven_at is null or d.redriven_at > (select at from since))
+                  )) and not exists (
+                      -- What a run has started stays until that one has ended: its answer is read from there.
+                      select from children as c join runs as p on p.id = c.parent_id
+                      where c.run_id = r.id and p.finished_at is null
+                  ) else false end as "goes!"
+           from runs as r
+           where r.id > $3 order by r.id limit $2"#,
         retention_s,
-        limit.min(SLICE),
-        from.finished_at,
-        from.run
+        limit_of_runs,
+        after
     )
     .fetch_all(&mut *conn)
     .await?;
-    let Some(last) = ended.last() else { return Ok(Pruned { runs: 0, next: None }) };
-    let next = Place { finished_at: last.finished_at, run: last.id };
-    let old: Vec<Uuid> = ended.iter().filter(|run| !run.kept).map(|run| run.id).collect();
+    let is_whole = seen.len() as i64 == limit_of_runs;
+    let next = seen.last().filter(|run| is_whole && !run.is_young).map(|run| run.id);
+    let old: Vec<Uuid> = seen.iter().filter(|run| run.goes).map(|run| run.id).collect();
+    if old.is_empty() {
+        return Ok(Pruned { runs: 0, next });
+    }
     let full = limit as u64;
     if node_runs(conn, &old, limit).await? == full
         || attempts(conn, &old, limit).await? == full
         || node_logs(conn, &old, limit).await? == full
         || children(conn, &old, limit).await? == full
     {
-        return Ok(Pruned { runs: 0, next: Some(from) });
+        return Ok(Pruned { runs: 0, next: Some(after) });
     }
     sqlx::query!("delete from waits where run_id = any($1)", &old).execute(&mut *conn).await?;
     sqlx::query!("delete from timers where run_id = any($1)", &old).execute(&mut *conn).await?;
@@ -72,7 +69,7 @@ pub async fn runs(
         .execute(&mut *conn)
         .await?;
     let gone = sqlx::query!("delete from runs where id = any($1)", &old).execute(conn).await?;
-    Ok(Pruned { runs: gone.rows_affected(), next: Some(next) })
+    Ok(Pruned { runs: gone.rows_affected(), next })
 }
 
 async fn node_runs(conn: &mut PgConnection, runs: &[Uuid], limit: i64) -> Result<u64, sqlx::Error> {

@@ -170,6 +170,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
              started_at, finished_at
          from runs where true",
     );
+    // Few are open.
+    if !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal()) {
+        query.push(" and id in (select run_id from open_runs)");
+    }
     if let Some(pipeline) = &filter.pipeline {
         query.push(" and pipeline = ").push_bind(pipeline);
     }
@@ -178,10 +182,6 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
     }
     if !filter.states.is_empty() {
         query.push(" and state = any(").push_bind(&filter.states).push(")");
-        // Lets the small index of what is open serve it.
-        if filter.states.iter().all(|state| !state.is_terminal()) {
-            query.push(" and finished_at is null");
-        }
     }
     if let Some(parent) = filter.parent {
         query.push(

@@ -119,7 +119,13 @@ impl Audit {
     /// Looks at a slice of the runs, and notes what it needs.
     async fn look(&mut self, desk: &mut Desk<'_>, now: Instant) -> Result<Duration, LeaderError> {
         let limit = self.slice.limit();
-        let runs = audit::open_runs(desk.session.reader(), self.after, limit).await?;
+        let audit::Slice { runs, ended, next } =
+            audit::open_runs(desk.session.reader(), self.after, limit).await?;
+        if !ended.is_empty() {
+            let mut tx = desk.session.begin().await?;
+            audit::forget(&mut tx, &ended).await?;
+            tx.commit().await?;
+        }
         let started: Vec<Uuid> =
             runs.iter().filter(|run| run.state != RunState::Queued).map(|run| run.id).collect();
         let nodes = if started.is_empty() {
@@ -140,15 +146,12 @@ impl Audit {
             self.note(verdict, &node.lane, None, now);
         }
         self.walk.runs += runs.len();
-        self.slice.took(runs.len() as i64, now.elapsed());
-        match runs.last() {
-            Some(last) if runs.len() as i64 == limit => {
-                self.after = last.id;
-                // What is to be mended is mended without a pause.
-                Ok(if self.repairs.is_empty() { BREATH } else { Duration::ZERO })
-            }
-            _ => Ok(self.end_walk(now)),
-        }
+        self.slice.took((runs.len() + ended.len()) as i64, now.elapsed());
+        let Some(next) = next else { return Ok(self.end_walk(now)) };
+        self.after = next;
+        // What is to be mended is mended without a pause; and what has ended grows as fast as the fleet is.
+        let is_backlog = self.repairs.is_empty() && ended.len() < runs.len();
+        Ok(if is_backlog { BREATH } else { Duration::ZERO })
     }
 
     fn note(&mut self, verdict: Verdict, lane: &str, run: Option<&OpenRun>, now: Instant) {

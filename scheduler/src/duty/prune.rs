@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use common::store::leader::LeaderError;
-use common::store::prune::Place;
 use common::store::{audit, dead_letters, probes, prune};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -33,8 +32,8 @@ pub struct Prune {
     retention: Duration,
     audit_retention: Duration,
     stage: Stage,
-    /// Where the next slice of runs begins.
-    place: Place,
+    /// The next slice of runs begins after this one.
+    after: Uuid,
     slice: Slice,
     unlocked: Looks<Uuid>,
 }
@@ -47,7 +46,7 @@ impl Prune {
             retention,
             audit_retention,
             stage: Stage::Runs,
-            place: Place::default(),
+            after: Uuid::nil(),
             slice,
             unlocked: Looks::default(),
         }
@@ -82,7 +81,7 @@ impl Prune {
         let started = Instant::now();
         let mut tx = desk.session.begin().await?;
         let retention = self.retention.as_secs_f64();
-        let pruned = prune::runs(&mut tx, retention, self.slice.limit(), self.place).await?;
+        let pruned = prune::runs(&mut tx, retention, self.slice.limit(), self.after).await?;
         tx.commit().await?;
         metrics::counter!("gathering_pruned_runs_total").increment(pruned.runs);
         if pruned.next.is_none() {
@@ -90,7 +89,7 @@ impl Prune {
         } else {
             self.slice.took(self.slice.limit(), started.elapsed());
         }
-        self.place = pruned.next.unwrap_or_default();
+        self.after = pruned.next.unwrap_or_default();
         Ok(BREATH)
     }
 

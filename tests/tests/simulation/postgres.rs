@@ -95,7 +95,7 @@ impl Mirror {
         self.definitions = Definitions::default();
         let clear = "
             delete from outbox; delete from timers; delete from waits; delete from attempts; delete from node_runs;
-            delete from runs; delete from probes; delete from workers;
+            delete from runs; delete from open_runs; delete from probes; delete from workers;
             delete from pipeline_versions; delete from pipelines; update leader set epoch = 0;
             update sim.clock set now = date_trunc('milliseconds', pg_catalog.clock_timestamp());";
         sqlx::raw_sql(clear).execute(&mut self.conn).await.expect("cleared");
@@ -113,6 +113,7 @@ impl Mirror {
              values ($2, 1, $3, 'default', 'test')",
             "insert into runs (id, kind, pipeline_id, pipeline, version, lane, input, trigger, created_by, queued_at)
              values ($1, 'pipeline', $2, 'simulated', 1, 'default', '{}', '{}', 'test', clock_timestamp())",
+            "insert into open_runs values ($1)",
             "insert into outbox (id, lane, job) values ($4, 'default', $5)",
         ];
         // Each statement takes what it needs of the same five values.
@@ -319,7 +320,9 @@ impl Mirror {
         owners.looked(audit::workers(reader).await.expect("read"), at);
         let mut lanes = Lanes::default();
         lanes.proved(probes::proofs(reader).await.expect("read"));
-        let runs = audit::open_runs(reader, Uuid::nil(), 10).await.expect("read");
+        let audit::Slice { runs, ended, .. } =
+            audit::open_runs(reader, Uuid::nil(), 10).await.expect("read");
+        audit::forget(reader, &ended).await.expect("forgotten");
         let started: Vec<Uuid> =
             runs.iter().filter(|run| run.state != RunState::Queued).map(|run| run.id).collect();
         let alive = owners.alive();

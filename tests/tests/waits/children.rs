@@ -319,7 +319,7 @@ async fn a_child_is_kept_while_its_parent_goes_on_and_pruned_like_any_run_after_
     let child = only_child(&client, &run).await;
     let other = client.action("echo", json!({})).await;
     client.wait(&other).await.expect("completed");
-    let age = "update runs set finished_at = finished_at - interval '60 days' where finished_at > clock_timestamp() - interval '1 day'";
+    let age = "update runs set created_at = created_at - interval '60 days', finished_at = finished_at - interval '60 days' where finished_at > clock_timestamp() - interval '1 day'";
     fleet.database().execute(age).await;
     let leader = fleet.add(Role::Scheduler, &[]);
     let gone = async |fleet: &TestFleet, run: &str| {
