@@ -13,9 +13,11 @@ use crate::report::{Usage, rounded};
 
 /// How often the slopes get a point.
 const WINDOW: Duration = Duration::from_secs(10);
+/// Actions a second: half of what W1 has to reach.
+const HALF: f64 = 1_250.0;
 
 pub(crate) async fn run(arguments: &Arguments) -> Value {
-    let rate = arguments.rate.unwrap_or(1_000.0);
+    let rate = arguments.rate.unwrap_or(HALF);
     let lasts = Duration::from_secs(600).mul_f64(arguments.scale).max(Duration::from_secs(2));
     let load = Load::start(arguments, 1).await;
     let usage = Usage::start(&load.fleet);
