@@ -3,7 +3,10 @@
 -- write all the others anew, too, and vacuum would have to walk them, however much they grow. So it stays within its page.
 create table open_runs (
     run_id uuid primary key
-) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+) with (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+-- None is accepted between the look and the end of this migration. Processes from before it note none; the leader finds
+-- what they accept when it begins.
+lock table runs in share row exclusive mode;
 insert into open_runs select id from runs where finished_at is null;
 drop index runs_open;
 -- Pruning goes by id: ids are in time order.

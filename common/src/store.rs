@@ -22,6 +22,7 @@ pub mod leftover;
 pub mod mine;
 pub mod node_logs;
 pub mod nodes;
+pub mod open_runs;
 pub mod outputs;
 pub mod pipelines;
 pub mod principals;

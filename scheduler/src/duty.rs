@@ -1,6 +1,7 @@
 //! The leader's duties. Each does a slice at a time over the leader's one connection, and says when it wants to go on.
 
 pub mod audit;
+pub mod census;
 pub mod children;
 pub mod leftover;
 pub mod prune;
@@ -75,6 +76,7 @@ pub fn all(retention: Duration, audit_retention: Duration) -> Vec<Box<dyn Duty>>
         Box::new(settle::Settle),
         Box::new(leftover::Leftover::default()),
         Box::new(audit::Audit::default()),
+        Box::new(census::Census::default()),
         Box::new(children::Children::default()),
         Box::new(prune::Prune::new(retention, audit_retention)),
     ]

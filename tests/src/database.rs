@@ -51,6 +51,13 @@ impl Database {
             .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
+    /// Moves the acceptance and the end of runs into the past, `by` an interval, where `which` holds.
+    pub async fn age_runs(&self, by: &str, which: &str) -> u64 {
+        let times =
+            ["created_at", "finished_at"].map(|time| format!("{time} = {time} - interval '{by}'"));
+        self.execute(&format!("update runs set {} where {which}", times.join(", "))).await
+    }
+
     /// Runs one statement, and says how many rows it touched.
     pub async fn execute(&self, statement: &str) -> u64 {
         let done = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&self.pool).await;

@@ -261,8 +261,8 @@ async fn an_open_letter_keeps_its_run() {
     client.wait(text(&again, "id")).await.expect("failed");
     let plain = client.action("echo", json!({})).await;
     client.wait(&plain).await.expect("completed");
-    let old = "update runs set created_at = created_at - interval '2 days', finished_at = finished_at - interval '2 days' where id::text <> ";
-    fleet.database().execute(&format!("{old} '{}'", text(&again, "id"))).await;
+    let old = format!("id <> '{}'", text(&again, "id"));
+    fleet.database().age_runs("2 days", &old).await;
 
     fleet.add(Role::Scheduler, &[("GATHERING_RETENTION", "1d")]);
     eventually(Duration::from_secs(20), "what is old to be pruned", async || {

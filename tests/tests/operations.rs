@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::database::Database;
 use tests::fleet::{FleetOptions, Role, SECRET, TestFleet};
 use tests::http_target::HttpTarget;
 use tests::process::{binary, command};
+use tests::servers::Servers;
 use tests::wait::eventually;
 
 use crate::definitions::*;
@@ -295,4 +297,24 @@ async fn migrations_can_be_applied_again() {
         let output = tokio::process::Command::from(migrate).output().await.expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// An update that changes what an index is made of writes all indexes of its table, and vacuum has to walk them.
+#[tokio::test]
+async fn no_index_of_what_grows_is_made_of_what_changes() {
+    let database = Database::create(&Servers::shared().await.database_url).await;
+    let rows = sqlx::query_scalar(
+        "select distinct c.relname || '.' || a.attname
+         from pg_index as i join pg_class as c on c.oid = i.indrelid join pg_attribute as a on a.attrelid = c.oid
+         where c.relname in ('runs', 'node_runs') and (a.attnum = any(i.indkey) or exists (
+             select from pg_depend as d
+             where d.objid = i.indexrelid and d.refobjid = c.oid and d.refobjsubid = a.attnum))
+         order by 1",
+    );
+    let columns: Vec<String> =
+        rows.fetch_all(database.pool()).await.expect("catalogues can be read");
+    assert_eq!(
+        columns,
+        ["node_runs.node", "node_runs.run_id", "runs.id", "runs.pipeline", "runs.tags"]
+    );
 }

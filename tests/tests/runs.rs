@@ -270,18 +270,23 @@ async fn what_ended_leaves_the_walk_of_the_open_and_is_pruned_beside_what_goes_o
     open.reverse();
     assert_eq!(ids(&client.list("/v1/runs?state=queued&limit=3").await), open);
 
-    let age = "update runs set created_at = created_at - interval '2 days', finished_at = finished_at - interval '2 days'";
-    fleet.database().execute(age).await;
+    fleet.database().age_runs("2 days", "true").await;
     let young = client.action("echo", json!({})).await;
     client.wait(&young).await.expect("completed");
+    let lost = "delete from open_runs where run_id in (select id from runs where finished_at is null limit 5)";
+    assert_eq!(fleet.database().execute(lost).await, 5);
     fleet.add(Role::Scheduler, &[("GATHERING_RETENTION", "1d")]);
-    eventually(Duration::from_secs(20), "what ended to be forgotten", async || {
-        let counts = (
-            fleet.database().count(walked).await,
-            fleet.database().count("select count(*) from runs").await,
-        );
-        seen(counts == (10, 11), counts)
-    })
+    eventually(
+        Duration::from_secs(20),
+        "what ended to be forgotten, and what was lost to be found",
+        async || {
+            let counts = (
+                fleet.database().count(walked).await,
+                fleet.database().count("select count(*) from runs").await,
+            );
+            seen(counts == (10, 11), counts)
+        },
+    )
     .await;
     client.run(&young).await.expect("completed");
     assert_eq!(ids(&client.list("/v1/runs?state=queued").await), open);
@@ -289,6 +294,11 @@ async fn what_ended_leaves_the_walk_of_the_open_and_is_pruned_beside_what_goes_o
         client.cancel(id).await;
         client.wait(id).await.expect("cancelled");
     }
+    eventually(Duration::from_secs(20), "the walk to be empty", async || {
+        let left = fleet.database().count(walked).await;
+        seen(left == 0, left)
+    })
+    .await;
     fleet.finish().await;
 }
 

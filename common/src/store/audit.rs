@@ -16,28 +16,6 @@ use crate::node_run::NodeState;
 use crate::outbox::{self, Row};
 use crate::run::RunState;
 
-/// A run that has not ended, as the audit sees it.
-#[derive(Debug, Clone)]
-pub struct OpenRun {
-    /// Its id.
-    pub id: Uuid,
-    /// Where it stands.
-    pub state: RunState,
-    /// Its count of changes.
-    pub seq: i64,
-    /// The lane of its start job.
-    pub lane: String,
-    /// When its start job was last queued; none while its start is delayed.
-    pub queued_at: Option<Instant>,
-    /// Whether that was over 15 s ago.
-    pub is_old: bool,
-    /// Whether its delayed start has a timer.
-    pub has_timer: bool,
-    /// Whether a node run of it can go on: one that is queued, running, retrying or waiting (while it is cancelling:
-    /// one that is running).
-    pub is_live: bool,
-}
-
 /// A node run that something may be wrong with: queued for over 15 s, running on a worker that is not known to be
 /// alive, retrying or waiting without a timer (unless it waits for an answer, and has no deadline).
 #[derive(Debug, Clone)]
@@ -71,76 +49,9 @@ pub struct WorkerSeen {
     pub is_locked: bool,
 }
 
-/// A slice of the walk through the runs that have not ended.
-#[derive(Debug)]
-pub struct Slice {
-    /// These have not ended.
-    pub runs: Vec<OpenRun>,
-    /// These have, or are gone: see [`forget`].
-    pub ended: Vec<Uuid>,
-    /// Where the next slice begins; none at the end of the walk.
-    pub next: Option<Uuid>,
-}
-
-/// The next slice past `after`: `limit` runs, of which some may have ended since the last walk.
-///
-/// Here and below, `(select true … limit 1)` stands for `exists (…)`, which the planner may turn into one look at the
-/// whole table.
-pub async fn open_runs(
-    conn: &mut PgConnection,
-    after: Uuid,
-    limit: i64,
-) -> Result<Slice, sqlx::Error> {
-    let seen = sqlx::query!(
-        r#"select o.run_id as id, case when r.finished_at is null then r.state end as "state: RunState",
-                  r.seq as "seq?", r.lane as "lane?", r.queued_at as "queued_at?",
-                  coalesce(r.queued_at < clock_timestamp() - interval '15 s', false) as "is_old!",
-                  coalesce(case when r.queued_at is null then (
-                      select true from timers t
-                      where t.run_id = r.id and t.node = '' and t.kind = 'start' limit 1) end, false) as "has_timer!",
-                  coalesce(case r.state
-                      when 'running' then (
-                          select true from node_runs n
-                          where n.run_id = r.id and n.state in ('queued', 'running', 'retrying', 'waiting') limit 1)
-                      when 'cancelling' then (
-                          select true from node_runs n where n.run_id = r.id and n.state = 'running' limit 1)
-                  end, false) as "is_live!"
-           from open_runs o left join runs r on r.id = o.run_id
-           where o.run_id > $1
-           order by o.run_id limit $2"#,
-        after,
-        limit
-    )
-    .fetch_all(conn)
-    .await?;
-    let next = if seen.len() < limit as usize { None } else { seen.last().map(|row| row.id) };
-    let mut slice = Slice { runs: Vec::new(), ended: Vec::new(), next };
-    for row in seen {
-        let (Some(state), Some(seq), Some(lane)) = (row.state, row.seq, row.lane) else {
-            slice.ended.push(row.id);
-            continue;
-        };
-        slice.runs.push(OpenRun {
-            id: row.id,
-            state,
-            seq,
-            lane,
-            queued_at: row.queued_at,
-            is_old: row.is_old,
-            has_timer: row.has_timer,
-            is_live: row.is_live,
-        });
-    }
-    Ok(slice)
-}
-
-/// Takes runs out of the walk that were seen to have ended: what has ended does not go on.
-pub async fn forget(conn: &mut PgConnection, ended: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from open_runs where run_id = any($1)", ended).execute(conn).await?;
-    Ok(())
-}
-
 /// The doubtful node runs of `runs`, where `alive` are the workers known to be alive.
+///
+/// `(select true … limit 1)` stands for `exists (…)`, which the planner may turn into one look at the whole table.
 pub async fn doubtful_nodes(
     conn: &mut PgConnection,
     runs: &[Uuid],

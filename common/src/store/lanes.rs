@@ -28,7 +28,9 @@ pub async fn list(pool: &PgPool) -> Result<(Vec<Lane>, bool), sqlx::Error> {
     let mut tx = pool.begin().await?;
     let open = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (
-               select from open_runs as o join runs as r on r.id = o.run_id where r.finished_at is null limit $1
+               select from open_runs as o
+               cross join lateral (select finished_at from runs where id = o.run_id offset 0) as r
+               where r.finished_at is null order by o.run_id limit $1
            ) as open"#,
         MOST_RUNS + 1
     )
@@ -37,7 +39,10 @@ pub async fn list(pool: &PgPool) -> Result<(Vec<Lane>, bool), sqlx::Error> {
     let lanes = sqlx::query_as!(
         Lane,
         r#"with open as materialized (
-               select r.id, r.state, r.lane, r.queued_at from open_runs as o join runs as r on r.id = o.run_id
+               select r.* from open_runs as o
+               cross join lateral (
+                   select id, state, lane, queued_at, finished_at from runs where id = o.run_id offset 0
+               ) as r
                where r.finished_at is null order by o.run_id limit $1
            ), work as (
                select o.lane, 1 as queued_runs, 0 as queued, 0 as running from open as o

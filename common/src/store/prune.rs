@@ -20,8 +20,9 @@ const SLICE: i64 = 500;
 /// found again. Runs with dead letters that are open, or were redriven less than `retention_s` seconds ago, are passed
 /// over; so is what a run has started that goes on: its answer is read from there.
 ///
-/// It goes by id, which is in the order of time, up to what was accepted less than `retention_s` seconds ago: a run has
-/// ended after it was accepted. What was accepted before, and goes on, is passed over.
+/// It goes by id, which is in the order of time, up to what was accepted less than `retention_s` seconds ago: a run ends
+/// after it was accepted. What was accepted before, and goes on, is passed over. Ids are made by clocks of hosts: where
+/// one is ahead, what it accepted goes that much later.
 pub async fn runs(
     conn: &mut PgConnection,
     retention_s: f64,
@@ -30,17 +31,22 @@ pub async fn runs(
 ) -> Result<Pruned, sqlx::Error> {
     let limit_of_runs = limit.min(SLICE);
     let seen = sqlx::query!(
-        r#"with since as materialized (select clock_timestamp() - $1 * interval '1 s' as at)
-           select r.id, r.created_at >= (select at from since) as "is_young!",
-                  case when r.finished_at < (select at from since) then not (r.state in ('failed', 'timed_out') and exists (
-                      select from dead_letters d
+        r#"with since as materialized (
+               select at, rpad(lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0'), 32, '0')::uuid as id
+               from (select clock_timestamp() - $1 * interval '1 s' as at) as t
+           )
+           select r.id, r.created_at >= (select at from since) and r.id >= (select id from since) as "is_young!",
+                  coalesce(r.finished_at < (select at from since)
+                  and case when r.state in ('failed', 'timed_out') then (
+                      select true from dead_letters as d
                       where d.run_id = r.id and d.dismissed_at is null
-                          and (d.redriven_at is null or d.redriven_at > (select at from since))
-                  )) and not exists (
+                          and (d.redriven_at is null or d.redriven_at > (select at from since)) limit 1
+                  ) end is null
+                  and (
                       -- What a run has started stays until that one has ended: its answer is read from there.
-                      select from children as c join runs as p on p.id = c.parent_id
-                      where c.run_id = r.id and p.finished_at is null
-                  ) else false end as "goes!"
+                      select true from children as c join runs as p on p.id = c.parent_id
+                      where c.run_id = r.id and p.finished_at is null limit 1
+                  ) is null, false) as "goes!"
            from runs as r
            where r.id > $3 order by r.id limit $2"#,
         retention_s,

@@ -168,12 +168,16 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
     let mut query: QueryBuilder<Postgres> = QueryBuilder::new(
         "select id, kind, pipeline, version, state, error, trigger, tags, created_by, rerun_of, created_at,
              started_at, finished_at
-         from runs where true",
+         from ",
     );
-    // Few are open.
-    if !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal()) {
-        query.push(" and id in (select run_id from open_runs)");
-    }
+    let is_open =
+        !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal());
+    query.push(if is_open {
+        // Few are: each is looked up by its key.
+        "open_runs cross join lateral (select * from runs where id = run_id offset 0) as r where true"
+    } else {
+        "runs where true"
+    });
     if let Some(pipeline) = &filter.pipeline {
         query.push(" and pipeline = ").push_bind(pipeline);
     }
@@ -199,9 +203,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
         query.push(" and created_at < ").push_bind(before);
     }
     if let Some(id) = filter.before {
-        query.push(" and id < ").push_bind(id);
+        query.push(if is_open { " and run_id < " } else { " and id < " }).push_bind(id);
     }
-    query.push(" order by id desc limit ").push_bind(limit);
+    let order = if is_open { "run_id" } else { "id" };
+    query.push(format!(" order by {order} desc limit ")).push_bind(limit);
     query.build_query_as().fetch_all(pool).await
 }
 

@@ -13,9 +13,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use common::run::RunState;
-use common::store::audit::{self, OpenRun};
+use common::store::audit;
 use common::store::definitions::Definitions;
 use common::store::leader::LeaderError;
+use common::store::open_runs::{self, Look, OpenRun};
 use common::store::probes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -119,13 +120,8 @@ impl Audit {
     /// Looks at a slice of the runs, and notes what it needs.
     async fn look(&mut self, desk: &mut Desk<'_>, now: Instant) -> Result<Duration, LeaderError> {
         let limit = self.slice.limit();
-        let audit::Slice { runs, ended, next } =
-            audit::open_runs(desk.session.reader(), self.after, limit).await?;
-        if !ended.is_empty() {
-            let mut tx = desk.session.begin().await?;
-            audit::forget(&mut tx, &ended).await?;
-            tx.commit().await?;
-        }
+        let Look { runs, ended, next } =
+            open_runs::look(desk.session.reader(), self.after, limit).await?;
         let started: Vec<Uuid> =
             runs.iter().filter(|run| run.state != RunState::Queued).map(|run| run.id).collect();
         let nodes = if started.is_empty() {
@@ -147,11 +143,16 @@ impl Audit {
         }
         self.walk.runs += runs.len();
         self.slice.took((runs.len() + ended.len()) as i64, now.elapsed());
+        if !ended.is_empty() {
+            let mut tx = desk.session.begin().await?;
+            open_runs::forget(&mut tx, &ended).await?;
+            tx.commit().await?;
+        }
         let Some(next) = next else { return Ok(self.end_walk(now)) };
         self.after = next;
-        // What is to be mended is mended without a pause; and what has ended grows as fast as the fleet is.
-        let is_backlog = self.repairs.is_empty() && ended.len() < runs.len();
-        Ok(if is_backlog { BREATH } else { Duration::ZERO })
+        // What is to be mended is mended without a pause. Runs end as fast as the fleet is: it must not be faster.
+        let is_urgent = !self.repairs.is_empty() || ended.len() >= runs.len();
+        Ok(if is_urgent { Duration::ZERO } else { BREATH })
     }
 
     fn note(&mut self, verdict: Verdict, lane: &str, run: Option<&OpenRun>, now: Instant) {

@@ -143,10 +143,7 @@ async fn old_fires_are_forgotten() {
     })
     .await;
     fleet.database().execute("update fires set fired_at = fired_at - interval '31 days'").await;
-    fleet
-        .database()
-        .execute("update runs set created_at = created_at - interval '31 days', finished_at = finished_at - interval '31 days'")
-        .await;
+    fleet.database().age_runs("31 days", "true").await;
     let kept = create(&client, &hourly("kept", json!({}))).await;
     travel(&fleet, &kept, "1 hour").await;
     outcomes_until(&client, &kept, &["completed"]).await;

@@ -14,6 +14,7 @@ use common::store::claim::{self, Claim, ClaimAnswer, Claimed};
 use common::store::definitions::Definitions;
 use common::store::follow::Keeping;
 use common::store::leader::{Address, Session};
+use common::store::open_runs::{self, Look};
 use common::store::reclaim::{self, Found, Life};
 use common::store::record::arrival::Arrival;
 use common::store::record::direct::Known;
@@ -320,9 +321,9 @@ impl Mirror {
         owners.looked(audit::workers(reader).await.expect("read"), at);
         let mut lanes = Lanes::default();
         lanes.proved(probes::proofs(reader).await.expect("read"));
-        let audit::Slice { runs, ended, .. } =
-            audit::open_runs(reader, Uuid::nil(), 10).await.expect("read");
-        audit::forget(reader, &ended).await.expect("forgotten");
+        let Look { runs, ended, .. } =
+            open_runs::look(reader, Uuid::nil(), 10).await.expect("read");
+        open_runs::forget(reader, &ended).await.expect("forgotten");
         let started: Vec<Uuid> =
             runs.iter().filter(|run| run.state != RunState::Queued).map(|run| run.id).collect();
         let alive = owners.alive();

@@ -319,8 +319,8 @@ async fn a_child_is_kept_while_its_parent_goes_on_and_pruned_like_any_run_after_
     let child = only_child(&client, &run).await;
     let other = client.action("echo", json!({})).await;
     client.wait(&other).await.expect("completed");
-    let age = "update runs set created_at = created_at - interval '60 days', finished_at = finished_at - interval '60 days' where finished_at > clock_timestamp() - interval '1 day'";
-    fleet.database().execute(age).await;
+    let young = "finished_at > clock_timestamp() - interval '1 day'";
+    fleet.database().age_runs("60 days", young).await;
     let leader = fleet.add(Role::Scheduler, &[]);
     let gone = async |fleet: &TestFleet, run: &str| {
         eventually(Duration::from_secs(30), "an old run to be pruned", async || {
@@ -335,7 +335,7 @@ async fn a_child_is_kept_while_its_parent_goes_on_and_pruned_like_any_run_after_
     fleet.stop(Role::Scheduler, leader).await;
     approve(&client, &run).await;
     client.wait(&run).await.expect("completed");
-    fleet.database().execute(age).await;
+    fleet.database().age_runs("60 days", young).await;
     fleet.add(Role::Scheduler, &[]);
     gone(&fleet, &run).await;
     gone(&fleet, &child).await;

@@ -273,7 +273,9 @@ pub async fn open(
                coalesce(r.state in ('queued', 'running'), false) and coalesce((
                    select w.spent <> c.spent or coalesce(w.answered_at < clock_timestamp() - interval '5 s', false)
                    from waits as w where w.run_id = c.parent_id and w.node = c.node limit 1), true) as "is_unwanted!"
-           from children as c left join runs as r on r.id = c.run_id
+           from children as c
+           -- `offset 0`: each is looked up by its key.
+           left join lateral (select id, state, finished_at from runs where id = c.run_id offset 0) as r on true
            where c.run_id is not null and c.state is null and c.run_id > $1
            order by c.run_id limit $2"#,
         after,

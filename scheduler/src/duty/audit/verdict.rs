@@ -3,7 +3,8 @@
 use common::clock::Instant;
 use common::node_run::NodeState;
 use common::run::RunState;
-use common::store::audit::{DoubtfulNode, OpenRun};
+use common::store::audit::DoubtfulNode;
+use common::store::open_runs::OpenRun;
 use common::store::timers::{Timer, TimerKind};
 use uuid::Uuid;
 
