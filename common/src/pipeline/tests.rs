@@ -106,6 +106,32 @@ fn a_stored_definition_reads_back_as_it_was_checked() {
 }
 
 #[test]
+fn a_stored_definition_reads_as_one_that_is_sent_item_by_item_and_plainly_or_not() {
+    let retry = json!({"max_attempts": 2, "initial_interval": "2m"});
+    for (place, value) in [
+        ("/nodes/1/retry", retry),
+        ("/nodes/1/breaker", json!({"failure_threshold": 1})),
+        ("/nodes/1/timeout", json!("3s")),
+        ("/nodes/1/timeout", Value::Null),
+        ("/nodes/1/config/x", json!({"y": [null, 1.5, "{{ input }}"]})),
+        ("/nodes/1/lane", json!("gpu")),
+        ("/nodes/1/name", json!("for people")),
+        ("/nodes/1/position", json!({"x": 1, "y": 2})),
+        ("/nodes/0/next", json!(["fetch"])),
+        ("/edges/0/id", json!("first")),
+        ("/edges/0/condition", json!(" ")),
+        ("/edges/0/condition", json!("input.x")),
+        ("/edges/0/when", json!("always")),
+        ("/edges/0/when", Value::Null),
+    ] {
+        let sent = with(place, value);
+        let read = stored_graph(&sent.to_string()).unwrap().into_definition();
+        let with_care = super::read::definition(&sent, &mut findings::Findings::default()).unwrap();
+        assert_eq!(read, with_care, "{place}");
+    }
+}
+
+#[test]
 fn what_is_only_suspicious_is_a_warning() {
     for (place, value, pointer, words) in [
         ("/nodes/0/next", json!(["fetch"]), "/nodes/0/next", "edges say what comes next"),
