@@ -50,6 +50,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
         "slopes": slopes,
         "p50_ms": shown(&p50),
         "p99_ms": shown(&p99),
+        "memory_mib": memory.iter()
+            .map(|(name, kib)| (name.clone(), json!(shown(&kib.iter().map(|kib| kib / 1024.0).collect::<Vec<_>>()))))
+            .collect::<serde_json::Map<_, _>>(),
         "vacuum": vacuum(&load).await,
         "workers": 1,
         "concurrency": arguments.concurrency,
