@@ -172,12 +172,16 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
     );
     let is_open =
         !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal());
-    query.push(if is_open {
-        // Few are: each is looked up by its key.
-        "open_runs cross join lateral (select * from runs where id = run_id offset 0) as r where true"
+    // Few are open: each is looked up by its key, in the order of theirs.
+    let (rows, id) = if is_open {
+        (
+            "open_runs cross join lateral (select * from runs where id = run_id offset 0) as r",
+            "run_id",
+        )
     } else {
-        "runs where true"
-    });
+        ("runs", "id")
+    };
+    query.push(rows).push(" where true");
     if let Some(pipeline) = &filter.pipeline {
         query.push(" and pipeline = ").push_bind(pipeline);
     }
@@ -202,11 +206,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Summ
     if let Some(before) = filter.created_before {
         query.push(" and created_at < ").push_bind(before);
     }
-    if let Some(id) = filter.before {
-        query.push(if is_open { " and run_id < " } else { " and id < " }).push_bind(id);
+    if let Some(before) = filter.before {
+        query.push(" and ").push(id).push(" < ").push_bind(before);
     }
-    let order = if is_open { "run_id" } else { "id" };
-    query.push(format!(" order by {order} desc limit ")).push_bind(limit);
+    query.push(" order by ").push(id).push(" desc limit ").push_bind(limit);
     query.build_query_as().fetch_all(pool).await
 }
 
