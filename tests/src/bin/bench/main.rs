@@ -35,7 +35,7 @@ struct Arguments {
     /// How often each workload is measured.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
-    /// W8: actions a second; when it is not given, half of what W1 reached before it in the same run, or 1,000.
+    /// W8: actions a second; when it is not given, half of what W1 reached before it in the same run, or 1,250.
     #[arg(long)]
     rate: Option<f64>,
     /// Log filter of the processes.
