@@ -56,6 +56,14 @@ pub struct NewRun {
 }
 
 impl NewRun {
+    /// Whether it asks for no more than to be executed now.
+    fn is_plain(&self) -> bool {
+        self.delay.is_none()
+            && self.tags.is_empty()
+            && self.rerun_of.is_none()
+            && !self.keep_completed
+    }
+
     /// The outbox row that will start it; none while it is delayed, since the leader queues it then.
     fn start(&self) -> Option<Row> {
         if self.delay.is_some() {
@@ -113,6 +121,50 @@ async fn write(
         return Ok(0);
     }
     let columns = Columns::of(runs, starts)?;
+    let are_plain = runs.iter().all(NewRun::is_plain) && starts.iter().all(Option::is_some);
+    if are_plain && newest.is_empty() && columns.actions.iter().all(Option::is_some) {
+        return write_actions(conn, &columns).await;
+    }
+    write_all(conn, &columns, newest).await
+}
+
+/// Actions alone, and plain ones: what is in a statement costs time whether or not it has anything to do.
+async fn write_actions(conn: &mut PgConnection, columns: &Columns<'_>) -> Result<u64, sqlx::Error> {
+    let written = sqlx::query!(
+        "with arriving as (
+             select * from unnest(
+                 $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[]
+             ) as t (id, action, lane, input, trigger, created_by, traceparent, job_id, job)
+         ), accepted as (
+             insert into runs (id, kind, action, lane, input, trigger, created_by, traceparent, queued_at)
+             select id, 'action', action::jsonb, lane, input::jsonb, trigger::jsonb, created_by, traceparent,
+                    clock_timestamp()
+             from arriving
+         ), open as (
+             insert into open_runs (run_id) select id from arriving
+         )
+         insert into outbox (id, lane, job) select job_id, lane, job::jsonb from arriving",
+        &columns.ids,
+        &columns.actions as &[Option<String>],
+        &columns.lanes as &[&str],
+        &columns.inputs,
+        &columns.triggers,
+        &columns.created_by as &[&str],
+        &columns.traceparents as &[Option<&str>],
+        &columns.job_ids as &[Option<Uuid>],
+        &columns.jobs as &[Option<String>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// All that can be accepted.
+async fn write_all(
+    conn: &mut PgConnection,
+    columns: &Columns<'_>,
+    newest: &[(Uuid, i32)],
+) -> Result<u64, sqlx::Error> {
     let (pipelines, versions): (Vec<Uuid>, Vec<i32>) = newest.iter().copied().unzip();
     let written = sqlx::query!(
         "with arriving as (
