@@ -18,7 +18,7 @@ use tests::servers::Servers;
 
 use crate::Arguments;
 use crate::load::CONNECTIONS;
-use crate::report::{Stolen, percentile, rounded};
+use crate::report::{Machine, percentile, rounded};
 
 /// Single-row insert and update, each committed.
 pub(crate) async fn postgres(arguments: &Arguments) -> Value {
@@ -33,7 +33,7 @@ pub(crate) async fn postgres(arguments: &Arguments) -> Value {
     let sessions =
         join_all((0..CONNECTIONS).map(|_| async { options.connect().await.expect("a session") }))
             .await;
-    let (began, stolen) = (Instant::now(), Stolen::start());
+    let (began, machine) = (Instant::now(), Machine::start());
     join_all(sessions.into_iter().enumerate().map(|(client, mut session)| async move {
         for n in 0..pairs {
             let id = i64::try_from(client * pairs + n).expect("a small number");
@@ -60,7 +60,7 @@ pub(crate) async fn postgres(arguments: &Arguments) -> Value {
         "rate": rounded(commits / seconds, 1),
         "seconds": rounded(seconds, 3),
         "connections": CONNECTIONS,
-        "stolen_percent": stolen.percent(),
+        "machine": machine.end(),
     })
 }
 
@@ -80,7 +80,7 @@ pub(crate) async fn rabbitmq(arguments: &Arguments) -> Value {
         .expect("a queue");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
 
-    let (began, stolen) = (Instant::now(), Stolen::start());
+    let (began, machine) = (Instant::now(), Machine::start());
     let done = futures::future::join(
         publish(&channel, &queue, messages),
         consume(&consuming, &queue, messages),
@@ -98,7 +98,7 @@ pub(crate) async fn rabbitmq(arguments: &Arguments) -> Value {
         "seconds": rounded(seconds, 3),
         "messages": messages,
         "bytes": 256,
-        "stolen_percent": stolen.percent(),
+        "machine": machine.end(),
     })
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn one_by_one(arguments: &Arguments) -> Value {
     let (hints, mut hint) = path(&consumers, own, "classic").await;
     let count = arguments.scaled(300);
     let mut milliseconds = Vec::with_capacity(count);
-    let stolen = Stolen::start();
+    let machine = Machine::start();
     let rounds = async {
         for n in 0..count {
             let id = i64::try_from(n).expect("a small number");
@@ -149,7 +149,7 @@ pub(crate) async fn one_by_one(arguments: &Arguments) -> Value {
         "p95": rounded(percentile(&milliseconds, 95), 2),
         "p99": rounded(percentile(&milliseconds, 99), 2),
         "rounds": count,
-        "stolen_percent": stolen.percent(),
+        "machine": machine.end(),
     })
 }
 

@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 use crate::Arguments;
 use crate::http::Request;
 use crate::load::{CONNECTIONS, Load, no_op};
-use crate::report::{Stolen, Usage, rounded};
+use crate::report::{Machine, Usage, rounded};
 
 /// How often the slopes get a point.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
     let lasts = Duration::from_secs(600).mul_f64(arguments.scale).max(Duration::from_secs(2));
     let load = Load::start(arguments, 1).await;
     let usage = Usage::start(&load.fleet);
-    let (submitted, Watched { memory, stolen }) =
+    let (submitted, Watched { memory, machine }) =
         futures::future::join(submit(&load, arguments, rate, lasts), watch(&load, lasts)).await;
     let ended = load.ended(Duration::from_secs(120)).await;
     let used = usage.end(&load.fleet);
@@ -49,7 +49,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
         "slopes": slopes,
         "p50_ms": shown(&p50),
         "p99_ms": shown(&p99),
-        "stolen_percent": stolen,
+        "machine": machine,
         "memory_mib": memory.iter()
             .map(|(name, kib)| (name.clone(), json!(shown(&kib.iter().map(|kib| kib / 1024.0).collect::<Vec<_>>()))))
             .collect::<serde_json::Map<_, _>>(),
@@ -90,21 +90,21 @@ async fn submit(load: &Load, arguments: &Arguments, rate: f64, lasts: Duration) 
 struct Watched {
     /// Of each process, at the begin and after each part.
     memory: Vec<(String, Vec<f64>)>,
-    /// In hundredths of the processors' time, part by part.
-    stolen: Vec<Value>,
+    /// What the machine was like, part by part.
+    machine: Vec<Value>,
 }
 
 async fn watch(load: &Load, lasts: Duration) -> Watched {
     let memory =
         load.fleet.processes().map(|process| (process.name().to_owned(), Vec::new())).collect();
-    let mut watched = Watched { memory, stolen: Vec::new() };
+    let mut watched = Watched { memory, machine: Vec::new() };
     let window = WINDOW.min(lasts / 10);
     let mut ticks = tokio::time::interval(window);
     let began = Instant::now();
-    let mut part: Option<Stolen> = None;
+    let mut part: Option<Machine> = None;
     while began.elapsed() < lasts {
         ticks.tick().await;
-        watched.stolen.extend(part.replace(Stolen::start()).map(|part| part.percent()));
+        watched.machine.extend(part.replace(Machine::start()).map(Machine::end));
         for ((_, values), process) in watched.memory.iter_mut().zip(load.fleet.processes()) {
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             values.push(process.memory_kib().0 as f64);
