@@ -56,9 +56,10 @@ pub struct NewRun {
 }
 
 impl NewRun {
-    /// Whether it asks for no more than to be executed now.
-    fn is_plain(&self) -> bool {
-        self.delay.is_none()
+    /// Whether it is an action that asks for no more than to be executed now.
+    fn is_plain_action(&self) -> bool {
+        matches!(self.subject, Subject::Action { .. })
+            && self.delay.is_none()
             && self.tags.is_empty()
             && self.rerun_of.is_none()
             && !self.keep_completed
@@ -121,14 +122,13 @@ async fn write(
         return Ok(0);
     }
     let columns = Columns::of(runs, starts)?;
-    let are_plain = runs.iter().all(NewRun::is_plain) && starts.iter().all(Option::is_some);
-    if are_plain && newest.is_empty() && columns.actions.iter().all(Option::is_some) {
+    if newest.is_empty() && runs.iter().all(NewRun::is_plain_action) {
         return write_actions(conn, &columns).await;
     }
     write_all(conn, &columns, newest).await
 }
 
-/// Actions alone, and plain ones: what is in a statement costs time whether or not it has anything to do.
+/// Plain actions alone: what is in a statement costs time whether or not it has anything to do.
 async fn write_actions(conn: &mut PgConnection, columns: &Columns<'_>) -> Result<u64, sqlx::Error> {
     let written = sqlx::query!(
         "with arriving as (
