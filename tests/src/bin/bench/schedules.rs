@@ -9,7 +9,7 @@ use tests::wait::{eventually, seen};
 
 use crate::Arguments;
 use crate::load::Load;
-use crate::report::{Usage, rounded};
+use crate::report::{Machine, Usage, rounded};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -108,6 +108,7 @@ pub(crate) async fn tick(arguments: &Arguments) -> Value {
     copies(&load, stored, "2 hours").await;
     let database = load.fleet.database();
     let rounds = arguments.scaled(100).max(5);
+    let machine = Machine::start();
     let mut before = Ticks::read(&load).await;
     for round in 1..=rounds {
         let due = "update schedule_clocks set next_fire_at = next_fire_at - interval '2 hours', due_at = clock_timestamp(),
@@ -132,7 +133,7 @@ pub(crate) async fn tick(arguments: &Arguments) -> Value {
     json!({
         "workload": "S3", "unit": "ms", "p50": rounded((after.sum - before.sum) / ticks * 1e3, 2), "figure": "mean",
         "below_10_ms": rounded((after.below - before.below) / ticks, 3), "limit_ms": 10, "ticks": ticks,
-        "stored": stored, "due": 10,
+        "stored": stored, "due": 10, "machine": machine.end(),
     })
 }
 
