@@ -30,3 +30,4 @@ mod stops;
 mod stream;
 mod tools;
 mod waits;
+mod ways;

@@ -185,16 +185,35 @@ struct Counted {
 /// [`RunState::next`]'s for sinks that ended. What is in it costs time whether or not there is anything to do for it:
 /// so events are told by a function, which is called only where something listens.
 macro_rules! statement {
-    ($types:literal, $names:literal, $follows:literal, $columns:expr $(, $more:expr)*) => {
+    // One record is taken out of its columns by its place: to unnest them takes longer.
+    (one $one:literal, $($rest:tt)+) => {
+        statement!(
+            @of ["(select ($1::uuid[])[1] as run_id, ($2::text[])[1] as node, ($3::int[])[1] as attempt,
+                      ($4::text[])[1] as output, ($5::bigint[])[1] as changes, ($6::bool[])[1] as ends,
+                      ($7::bool[])[1] as gives",
+                $one,
+                ") as a"],
+            $($rest)+
+        )
+    };
+    (many $types:literal, $names:literal, $($rest:tt)+) => {
+        statement!(
+            @of ["unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bool[], $7::bool[]",
+                $types,
+                ") as a (run_id, node, attempt, output, changes, ends, gives",
+                $names,
+                ")"],
+            $($rest)+
+        )
+    };
+    (@of [$($asked:literal),+], $follows:literal, $columns:expr $(, $more:expr)*) => {
         sqlx::query_as!(
             Counted,
             r#"with locked as (
                select a.*, r.seq, r.error is not null as failed, clock_timestamp() as now
-               from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bool[], $7::bool[]"#
-                + $types
-                + r#") as a (run_id, node, attempt, output, changes, ends, gives"#
-                + $names
-                + r#")
+               from "#
+                $(+ $asked)+
+                + r#"
                join runs as r on r.id = a.run_id
                where r.state = 'running' order by a.run_id for no key update of r
            ),
@@ -237,7 +256,10 @@ async fn write_ends(
     conn: &mut PgConnection,
     columns: &Columns<'_>,
 ) -> Result<Vec<Counted>, sqlx::Error> {
-    statement!("", "", "", columns).fetch_all(conn).await
+    match columns.runs.len() {
+        1 => statement!(one "", "", columns).fetch_all(conn).await,
+        _ => statement!(many "", "", "", columns).fetch_all(conn).await,
+    }
 }
 
 /// Ends, and steps: this worker goes on with the only node that has become ready.
@@ -249,24 +271,32 @@ async fn write_steps(
     let nodes: Vec<Option<&str>> = next().map(|row| row.map(|row| row.node.as_str())).collect();
     let jobs: Vec<Option<Uuid>> = next().map(|row| row.and_then(|row| row.job)).collect();
     let owner = next().flatten().find_map(|row| row.owner);
-    statement!(
-        ", $8::text[], $9::uuid[]",
-        ", next, next_job",
-        ",
-           moved as (
-               update node_runs as n set state = 'running', attempt = 1, open_in = 0, taken_in = false,
-                   broken_in = false, owner = $10, job_id = d.next_job, error = null, seq = d.seq + 2,
-                   queued_at = d.now, started_at = d.now, finished_at = null
-               from done as d
-               where n.run_id = d.run_id and n.node = d.next and n.state = 'pending'
-           )",
-        columns,
-        &nodes as &[Option<&str>],
-        &jobs as &[Option<Uuid>],
-        owner
-    )
-    .fetch_all(conn)
-    .await
+    /// `$asked` are the first arguments of the statement.
+    macro_rules! steps {
+        ($($asked:tt)+) => {
+            statement!(
+                $($asked)+,
+                ",
+                   moved as (
+                       update node_runs as n set state = 'running', attempt = 1, open_in = 0, taken_in = false,
+                           broken_in = false, owner = $10, job_id = d.next_job, error = null, seq = d.seq + 2,
+                           queued_at = d.now, started_at = d.now, finished_at = null
+                       from done as d
+                       where n.run_id = d.run_id and n.node = d.next and n.state = 'pending'
+                   )",
+                columns,
+                &nodes as &[Option<&str>],
+                &jobs as &[Option<Uuid>],
+                owner
+            )
+            .fetch_all(conn)
+            .await
+        };
+    }
+    match columns.runs.len() {
+        1 => steps!(one ", ($8::text[])[1] as next, ($9::uuid[])[1] as next_job"),
+        _ => steps!(many ", $8::text[], $9::uuid[]", ", next, next_job"),
+    }
 }
 
 /// All that can follow. The bounds on `u.seq` hold always: they tell the planner, which believes in 100 rows a record,
@@ -279,7 +309,7 @@ async fn write_all(
     let moves: Vec<_> =
         columns.moves.iter().map(|rows| write::json_rows(rows)).collect::<Result<_, _>>()?;
     statement!(
-        ", $8::text[], $9::text[]",
+        many ", $8::text[], $9::text[]",
         ", moves, jobs",
         r#",
            moves as materialized (

@@ -247,54 +247,87 @@ async fn begin_actions(
     asked: &Asked,
     owner: Uuid,
 ) -> Result<Vec<Begun>, sqlx::Error> {
-    sqlx::query_as!(
-        Begun,
-        r#"with locked as (
-               select a.*, clock_timestamp() as now
-               from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) as a (run_id, job_id, changes, open)
-               join runs as r on r.id = a.run_id
-               where r.state = 'queued' and not r.keep_completed and r.action is not null
-               order by a.run_id for no key update of r
-           ),
-           begun as (
-               update runs as r set state = 'running', seq = r.seq + l.changes, open = l.open, started_at = l.now
-               from locked as l
-               where r.id = l.run_id and r.state = 'queued'
-               returning r.id, r.action, r.lane, r.input, r.trigger, r.tags, r.created_at, r.traceparent,
-                   r.seq - l.changes as before, l.job_id, l.now
-           ),
-           written as (
-               insert into node_runs (run_id, node, state, lane, attempt, owner, job_id, seq, queued_at, started_at)
-               select b.id, b.action ->> 'id', 'running', b.lane, 1, $5, b.job_id, b.before + 1, b.now, b.now
-               from begun as b
-           )
-           select id, null::uuid as pipeline_id, null as pipeline, null::int as version, action, input, trigger, tags,
-               created_at, traceparent, job_id as "job_id!"
-           from begun"#,
-        &asked.runs,
-        &asked.jobs,
-        &asked.changes,
-        &asked.open,
-        owner,
-    )
-    .fetch_all(conn)
-    .await
+    /// `$asked` names what is asked for, as rows of the columns that are bound.
+    macro_rules! statement {
+        ($asked:literal) => {
+            sqlx::query_as!(
+                Begun,
+                r#"with locked as (
+                       select a.*, clock_timestamp() as now
+                       from "#
+                    + $asked
+                    + r#"
+                       join runs as r on r.id = a.run_id
+                       where r.state = 'queued' and not r.keep_completed and r.action is not null
+                       order by a.run_id for no key update of r
+                   ),
+                   begun as (
+                       update runs as r set state = 'running', seq = r.seq + l.changes, open = l.open, started_at = l.now
+                       from locked as l
+                       where r.id = l.run_id and r.state = 'queued'
+                       returning r.id, r.action, r.lane, r.input, r.trigger, r.tags, r.created_at, r.traceparent,
+                           r.seq - l.changes as before, l.job_id, l.now
+                   ),
+                   written as (
+                       insert into node_runs (run_id, node, state, lane, attempt, owner, job_id, seq, queued_at, started_at)
+                       select b.id, b.action ->> 'id', 'running', b.lane, 1, $5, b.job_id, b.before + 1, b.now, b.now
+                       from begun as b
+                   )
+                   select id, null::uuid as pipeline_id, null as pipeline, null::int as version, action, input, trigger,
+                       tags, created_at, traceparent, job_id as "job_id!"
+                   from begun"#,
+                &asked.runs,
+                &asked.jobs,
+                &asked.changes,
+                &asked.open,
+                owner,
+            )
+            .fetch_all(conn)
+            .await
+        };
+    }
+    match asked.runs.len() {
+        // To unnest columns of one row takes longer than to look into them.
+        1 => statement!(
+            "(select ($1::uuid[])[1] as run_id, ($2::uuid[])[1] as job_id, ($3::bigint[])[1] as changes,
+                  ($4::int[])[1] as open) as a"
+        ),
+        _ => statement!(
+            "unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::int[]) as a (run_id, job_id, changes, open)"
+        ),
+    }
 }
 
 /// The statement for runs of pipelines, whose parts `$more` write more than node runs, out of further columns. It locks
 /// the runs in their order, and writes only what belongs to those that are as was guessed. Each of its parts walks the
 /// rows of the one before, so that none is compared with all of another's.
 macro_rules! statement {
-    ($types:literal, $names:literal, $kept:literal, $more:literal, $asked:expr $(, $column:expr)*) => {
+    (one $($rest:tt)+) => {
+        statement!(
+            @of ["(select ($1::uuid[])[1] as run_id, ($2::uuid[])[1] as pipeline_id, ($3::int[])[1] as version,
+                      ($4::uuid[])[1] as job_id, ($5::bigint[])[1] as changes, ($6::int[])[1] as open,
+                      ($7::text[])[1] as nodes) as a"],
+            $($rest)+
+        )
+    };
+    (many $types:literal, $names:literal, $($rest:tt)+) => {
+        statement!(
+            @of ["unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::int[], $7::text[]",
+                $types,
+                ") as a (run_id, pipeline_id, version, job_id, changes, open, nodes",
+                $names,
+                ")"],
+            $($rest)+
+        )
+    };
+    (@of [$($source:literal),+], $kept:literal, $more:literal, $asked:expr $(, $column:expr)*) => {
         sqlx::query_as!(
             Begun,
             r#"with locked as (
                select a.*, clock_timestamp() as now
-               from unnest($1::uuid[], $2::uuid[], $3::int[], $4::uuid[], $5::bigint[], $6::int[], $7::text[]"#
-                + $types
-                + r#") as a (run_id, pipeline_id, version, job_id, changes, open, nodes"#
-                + $names
-                + r#")
+               from "#
+                $(+ $source)+
+                + r#"
                join runs as r on r.id = a.run_id
                where r.state = 'queued' and not r.keep_completed
                    and r.pipeline_id is not distinct from a.pipeline_id and r.version is not distinct from a.version
@@ -339,7 +372,10 @@ macro_rules! statement {
 
 /// Runs of pipelines alone, of which nothing is sent, and that have no deadline.
 async fn begin_alone(conn: &mut PgConnection, asked: &Asked) -> Result<Vec<Begun>, sqlx::Error> {
-    statement!("", "", "", ")", asked).fetch_all(conn).await
+    match asked.runs.len() {
+        1 => statement!(one "", ")", asked).fetch_all(conn).await,
+        _ => statement!(many "", "", "", ")", asked).fetch_all(conn).await,
+    }
 }
 
 /// All that can begin.
@@ -349,7 +385,7 @@ async fn begin_all(
     owner: Uuid,
 ) -> Result<Vec<Begun>, sqlx::Error> {
     statement!(
-        ", $8::bigint[], $9::text[]",
+        many ", $8::bigint[], $9::text[]",
         ", timeout_ms, jobs",
         ", l.timeout_ms, l.jobs",
         "
