@@ -119,6 +119,7 @@ default_user = gathering
 default_pass = gathering
 default_user_tags.administrator = true
 disk_free_limit.absolute = 200MB
+raft.wal_max_size_bytes = 67108864
 vm_memory_high_watermark.relative = 0.4
 log.console = false
 log.file = $dir/rabbitmq/log
