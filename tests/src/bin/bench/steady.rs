@@ -32,13 +32,16 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
     let settled = |values: Vec<f64>| values[values.len() / 5..].to_vec();
     let figures = |figure: fn(&Window) -> f64| windows.iter().map(figure).collect::<Vec<f64>>();
     let [p50, p99] = [figures(|window| window.p50), figures(|window| window.p99)];
-    let slopes = json!({
-        "throughput": slope(&settled(figures(|window| window.rate))),
-        "p50": slope(&settled(p50.clone())),
-        "p99": slope(&settled(p99.clone())),
-        "memory": memory.iter().map(|(name, kib)| (name.clone(), json!(slope(&settled(kib.clone())))))
-            .collect::<serde_json::Map<_, _>>(),
-    });
+    let lines = |of: fn(Line) -> f64| {
+        let line = |values: &[f64]| json!(rounded(of(Line::through(&settled(values.to_vec()))), 4));
+        json!({
+            "throughput": line(&figures(|window| window.rate)),
+            "p50": line(&p50),
+            "p99": line(&p99),
+            "memory": memory.iter().map(|(name, kib)| (name.clone(), line(kib)))
+                .collect::<serde_json::Map<_, _>>(),
+        })
+    };
     let shown = |values: &[f64]| values.iter().map(|ms| rounded(*ms, 1)).collect::<Vec<_>>();
     json!({
         "workload": "W8",
@@ -46,7 +49,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
         "rate": rounded(rate, 1),
         "seconds": lasts.as_secs(),
         "runs": submitted,
-        "slopes": slopes,
+        "slopes": lines(|line| line.slope),
+        "standard_errors": lines(|line| line.error),
         "p50_ms": shown(&p50),
         "p99_ms": shown(&p99),
         "machine": machine,
@@ -145,22 +149,31 @@ async fn windows(load: &Load, lasts: Duration) -> Vec<Window> {
     windows
 }
 
-/// How far a straight line through the values rises from the first to the last, in parts of their mean.
-fn slope(values: &[f64]) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let count = values.len() as f64;
-    if values.len() < 2 {
-        return 0.0;
+/// A straight line through values at equal distances, by least squares. Both in parts of the values' mean.
+#[derive(Default)]
+struct Line {
+    /// How far it rises from the first to the last.
+    slope: f64,
+    /// By how much that may be off, by how the values lie around the line: the slope's standard error.
+    error: f64,
+}
+
+impl Line {
+    fn through(values: &[f64]) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let count = values.len() as f64;
+        if values.len() < 3 {
+            return Self::default();
+        }
+        let mean = values.iter().sum::<f64>() / count;
+        let middle = (count - 1.0) / 2.0;
+        let at = || values.iter().zip(std::iter::successors(Some(-middle), |x| Some(x + 1.0)));
+        let run: f64 = at().map(|(_, x)| x * x).sum();
+        let rise = at().map(|(value, x)| x * (value - mean)).sum::<f64>() / run;
+        let off: f64 = at().map(|(value, x)| (value - mean - rise * x).powi(2)).sum();
+        let over_all = (count - 1.0) / mean;
+        Self { slope: rise * over_all, error: (off / (count - 2.0) / run).sqrt() * over_all }
     }
-    let mean = values.iter().sum::<f64>() / count;
-    let middle = (count - 1.0) / 2.0;
-    let (mut rise, mut run, mut x) = (0.0, 0.0, 0.0);
-    for value in values {
-        rise += (x - middle) * (value - mean);
-        run += (x - middle) * (x - middle);
-        x += 1.0;
-    }
-    rounded(rise / run * (count - 1.0) / mean, 4)
 }
 
 /// Dead rows of the hot tables, and how often they were vacuumed.
