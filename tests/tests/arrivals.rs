@@ -48,7 +48,8 @@ fn fan(width: usize) -> Value {
     json!({"name": "fan", "nodes": nodes, "edges": edges})
 }
 
-fn completed(claimed: &Claimed) -> Arc<Record> {
+/// The record that `claimed` has ended well.
+pub(crate) fn completed(claimed: &Claimed) -> Arc<Record> {
     let output = json!({"by": claimed.id()});
     Arc::new(Record {
         context: claimed.context.clone(),

@@ -1,7 +1,6 @@
 //! One run after another, many at once, and the longer way, which looks at the rows first: whichever statement writes
 //! it, a run is written the same.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::store::accept::{self, NewRun, Subject};
@@ -9,13 +8,15 @@ use common::store::claim::Claimed;
 use common::store::definitions::Definitions;
 use common::store::follow::Keeping;
 use common::store::record::direct::Known;
-use common::store::record::{self, Outcome, Record, RecordAnswer};
+use common::store::record::{self, RecordAnswer};
 use common::store::start::{self, Start, StartAnswer};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tests::database::Database;
 use tests::servers::Servers;
 use uuid::Uuid;
+
+use crate::arrivals::completed;
 
 const PIPELINE: Uuid = Uuid::from_u128(1);
 
@@ -194,19 +195,6 @@ fn without_moments(row: &mut Value) {
             *value = json!("a moment");
         }
     }
-}
-
-fn completed(claimed: &Claimed) -> Arc<Record> {
-    let output = json!({"by": claimed.id()});
-    Arc::new(Record {
-        context: claimed.context.clone(),
-        node: claimed.node,
-        attempt: claimed.attempt,
-        job: claimed.job,
-        outcome: Outcome::Completed { text: output.to_string(), output: Arc::new(output) },
-        verdicts: Vec::new(),
-        goes_on: true,
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
