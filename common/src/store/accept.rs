@@ -161,8 +161,8 @@ async fn write_actions(conn: &mut PgConnection, columns: &Columns<'_>) -> Result
             .await?
         };
     }
-    // One alone, as one client after the other sends them, is taken out of its columns by its place: to unnest nine
-    // of them takes as long as one of the inserts.
+    // One alone, as one client after the other sends them, is taken out of its columns by its place: to unnest nine of
+    // them takes about a tenth of the statement.
     let written = match columns.ids.len() {
         1 => statement!(
             "select ($1::uuid[])[1] as id, ($2::text[])[1] as action, ($3::text[])[1] as lane, ($4::text[])[1] as input,
