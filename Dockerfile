@@ -2,6 +2,8 @@
 # One image with the three binaries; compose.yaml says which of them a service runs.
 
 FROM rust:1.95-slim-bookworm AS build
+# jemalloc's build asks for it.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 ENV SQLX_OFFLINE=true

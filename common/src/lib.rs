@@ -17,6 +17,7 @@ pub mod expression;
 pub mod failure;
 pub mod graph;
 pub mod job;
+mod memory;
 pub mod node_log;
 pub mod node_run;
 pub mod ops;
