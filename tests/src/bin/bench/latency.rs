@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Arguments;
 use crate::http::{Request, id};
 use crate::load::{Load, chain, no_op};
-use crate::report::{Usage, percentile, rounded};
+use crate::report::{Usage, quantile, rounded};
 
 pub(crate) async fn actions(arguments: &Arguments) -> Value {
     one_by_one(arguments, "W4", None, "/v1/actions", &no_op()).await
@@ -50,9 +50,9 @@ async fn one_by_one(
     json!({
         "workload": workload,
         "unit": "ms",
-        "p50": rounded(percentile(&milliseconds, 50), 2),
-        "p95": rounded(percentile(&milliseconds, 95), 2),
-        "p99": rounded(percentile(&milliseconds, 99), 2),
+        "p50": rounded(quantile(&milliseconds, 0.5), 2),
+        "p95": rounded(quantile(&milliseconds, 0.95), 2),
+        "p99": rounded(quantile(&milliseconds, 0.99), 2),
         "max": rounded(milliseconds.last().copied().unwrap_or_default(), 2),
         "runs": count,
         "connections": 1,

@@ -18,7 +18,7 @@ use tests::servers::Servers;
 
 use crate::Arguments;
 use crate::load::CONNECTIONS;
-use crate::report::{Machine, percentile, rounded};
+use crate::report::{Machine, quantile, rounded};
 
 /// Single-row insert and update, each committed.
 pub(crate) async fn postgres(arguments: &Arguments) -> Value {
@@ -145,9 +145,9 @@ pub(crate) async fn one_by_one(arguments: &Arguments) -> Value {
     json!({
         "workload": "L3",
         "unit": "ms",
-        "p50": rounded(percentile(&milliseconds, 50), 2),
-        "p95": rounded(percentile(&milliseconds, 95), 2),
-        "p99": rounded(percentile(&milliseconds, 99), 2),
+        "p50": rounded(quantile(&milliseconds, 0.5), 2),
+        "p95": rounded(quantile(&milliseconds, 0.95), 2),
+        "p99": rounded(quantile(&milliseconds, 0.99), 2),
         "rounds": count,
         "machine": machine.end(),
     })

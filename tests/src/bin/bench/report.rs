@@ -42,7 +42,7 @@ impl Machine {
         });
         json!({
             "stolen_percent": share.map(|share| rounded(share * 100.0, 1)),
-            "parse_us": rounded(percentile(&parses, 50), 1),
+            "parse_us": rounded(quantile(&parses, 0.5), 1),
         })
     }
 }
@@ -137,8 +137,14 @@ pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     (value * factor).round() / factor
 }
 
-/// A percentile of sorted values.
-pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((sorted.len() * percent / 100).min(last)).copied().unwrap_or_default()
+/// The value below which that part of sorted values lies: 0.99 for their 99th percentile.
+pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place among some thousands"
+    )]
+    let place = (sorted.len() as f64 * part.max(0.0)) as usize;
+    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }

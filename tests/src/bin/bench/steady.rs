@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 use crate::Arguments;
 use crate::http::Request;
 use crate::load::{CONNECTIONS, Load, no_op};
-use crate::report::{Machine, Usage, rounded};
+use crate::report::{Machine, Usage, quantile, rounded};
 
 /// How often the slopes get a point.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -32,13 +32,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
     let settled = |values: Vec<f64>| values[values.len() / 5..].to_vec();
     let figures = |figure: fn(&Window) -> f64| windows.iter().map(figure).collect::<Vec<f64>>();
     let [p50, p99] = [figures(|window| window.p50), figures(|window| window.p99)];
-    let lines = |of: fn(Line) -> f64| {
-        let line = |values: &[f64]| json!(rounded(of(Line::through(&settled(values.to_vec()))), 4));
+    let rises = |of: fn(Rise) -> Value| {
+        let rise = |values: &[f64]| of(Rise::of(&settled(values.to_vec())));
         json!({
-            "throughput": line(&figures(|window| window.rate)),
-            "p50": line(&p50),
-            "p99": line(&p99),
-            "memory": memory.iter().map(|(name, kib)| (name.clone(), line(kib)))
+            "throughput": rise(&figures(|window| window.rate)),
+            "p50": rise(&p50),
+            "p99": rise(&p99),
+            "memory": memory.iter().map(|(name, kib)| (name.clone(), rise(kib)))
                 .collect::<serde_json::Map<_, _>>(),
         })
     };
@@ -49,8 +49,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Value {
         "rate": rounded(rate, 1),
         "seconds": lasts.as_secs(),
         "runs": submitted,
-        "slopes": lines(|line| line.slope),
-        "standard_errors": lines(|line| line.error),
+        "slopes": rises(|rise| json!(rounded(rise.slope, 4))),
+        "between": rises(|rise| json!(rise.between.map(|bound| rounded(bound, 4)))),
         "p50_ms": shown(&p50),
         "p99_ms": shown(&p99),
         "machine": machine,
@@ -149,30 +149,38 @@ async fn windows(load: &Load, lasts: Duration) -> Vec<Window> {
     windows
 }
 
-/// A straight line through values at equal distances, by least squares. Both in parts of the values' mean.
+/// How far values at equal distances rise from the first to the last, in parts of their median: by the median of the
+/// slopes between all pairs (Theil 1950, Sen 1968). A stall in one part hardly moves it, as it would a line of least
+/// squares.
 #[derive(Default)]
-struct Line {
-    /// How far it rises from the first to the last.
+struct Rise {
     slope: f64,
-    /// By how much that may be off, by how the values lie around the line: the slope's standard error.
-    error: f64,
+    /// Where the slope lies with 95 % confidence, as long as the parts are independent of each other (Sen 1968, by
+    /// Kendall's variance). A machine that is slow for minutes makes it wider than this tells.
+    between: [f64; 2],
 }
 
-impl Line {
-    fn through(values: &[f64]) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let count = values.len() as f64;
+impl Rise {
+    fn of(values: &[f64]) -> Self {
         if values.len() < 3 {
             return Self::default();
         }
-        let mean = values.iter().sum::<f64>() / count;
-        let middle = (count - 1.0) / 2.0;
-        let at = || values.iter().zip(std::iter::successors(Some(-middle), |x| Some(x + 1.0)));
-        let run: f64 = at().map(|(_, x)| x * x).sum();
-        let rise = at().map(|(value, x)| x * (value - mean)).sum::<f64>() / run;
-        let off: f64 = at().map(|(value, x)| (value - mean - rise * x).powi(2)).sum();
-        let over_all = (count - 1.0) / mean;
-        Self { slope: rise * over_all, error: (off / (count - 2.0) / run).sqrt() * over_all }
+        let mut slopes: Vec<f64> = (1_u32..)
+            .zip(1..values.len())
+            .flat_map(|(far, from)| {
+                values.iter().zip(&values[from..]).map(move |(a, b)| (b - a) / f64::from(far))
+            })
+            .collect();
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let [parts, pairs] = [values.len(), slopes.len()].map(|count| count as f64);
+        let spread =
+            1.96 * (parts * (parts - 1.0) * (2.0 * parts + 5.0) / 18.0).sqrt() / pairs / 2.0;
+        slopes.sort_by(f64::total_cmp);
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        let over_all = (parts - 1.0) / quantile(&values, 0.5);
+        let at = |part: f64| quantile(&slopes, part) * over_all;
+        Self { slope: at(0.5), between: [at(0.5 - spread), at(0.5 + spread)] }
     }
 }
 
