@@ -117,7 +117,8 @@ impl std::ops::Deref for PrivateRabbit {
     }
 }
 
-/// A server in a folder of its own, removed at drop.
+/// A server in a folder of its own, removed at drop; kept when the test has failed, for its
+/// log says what the fleet's cannot.
 #[derive(Debug)]
 pub struct Private {
     server: &'static str,
@@ -177,12 +178,18 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
+        let failed = std::thread::panicking();
         // Killed first: nobody needs its data, and an orderly stop takes seconds.
-        for command in ["kill", "reset"] {
+        let commands: &[&str] = if failed { &["kill"] } else { &["kill", "reset"] };
+        for command in commands {
             let _ = std::process::Command::new(script())
-                .args([command, self.server])
+                .args([*command, self.server])
                 .env("GATHERING_SERVICES_DIR", &self.folder)
                 .output();
+        }
+        if failed {
+            eprintln!("──── {} is kept, log and data: {}", self.server, self.folder.display());
+            return;
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
